@@ -1,0 +1,1 @@
+"""What to run: pure descriptions and plans, without torch, pandas or SLURM."""

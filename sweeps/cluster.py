@@ -1,0 +1,47 @@
+"""Where a sweep runs: circumstance, never hashed."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from sweeps.schema import Description
+
+
+class Local(Description):
+    """This machine: so many jobs at once, GPUs shared out."""
+
+    kind: Literal["local"] = "local"
+    workers: PositiveInt | None = None
+    threads: PositiveInt = 1
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    flops_per_second: PositiveFloat = 3e10
+    save_seconds: PositiveFloat = 60.0
+
+
+class Slurm(Description):
+    """SLURM, through submitit; every field is explained in conf/cluster/slurm.yaml."""
+
+    kind: Literal["slurm"] = "slurm"
+    partition: str
+    account: str | None = None
+    qos: str | None = None
+    gpus: Annotated[int, Field(ge=0)] = 1
+    gpu_type: str | None = None
+    nodes: PositiveInt = 1
+    cpus: PositiveInt = 8
+    memory_gb: PositiveFloat | None = None
+    minutes: PositiveInt = 240
+    constraint: str | None = None
+    exclude: str | None = None
+    max_parallel: PositiveInt = 256
+    signal_seconds: PositiveInt = 120
+    python: str | None = None
+    setup: tuple[str, ...] = ()
+    srun_args: tuple[str, ...] = ()
+    additional: dict[str, str | int | bool] = Field(default_factory=dict)
+    threads: PositiveInt = 1
+    flops_per_second: PositiveFloat = 4e14
+    save_seconds: PositiveFloat = 300.0
+
+
+Cluster = Annotated[Local | Slurm, Field(discriminator="kind")]

@@ -1,0 +1,260 @@
+"""From conf/ and the command line to validated descriptions: the one module that knows Hydra."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import TypeAdapter
+
+import conf
+from sweeps import family as families
+from sweeps.cluster import Cluster, Local, Slurm
+from sweeps.errors import GrowpointError, nearest
+from sweeps.growth import Depth, GrowthChoice, Width, operators_of
+from sweeps.sweep import Sweep
+from sweeps.validation import Axis, Settings, validated
+
+Labels = tuple[tuple[str, str], ...]
+GROUPS = ("sweep", "model", "growth", "recipe", "data", "suite", "cluster")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for: a sweep for each combination of axes, and where it runs."""
+
+    name: str
+    sweeps: tuple[tuple[Sweep, Labels], ...]
+    cluster: Local | Slurm
+    store: Path
+    config: Mapping[str, Any]
+
+
+def load(sweep: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Request:
+    """Compose conf/, apply the overrides, and build the descriptions, strictly.
+
+    Raises GrowpointError for unknown keys and values, before anything is written.
+    """
+    if config_dir:
+        os.environ[families.CONFIG_FOLDER_VARIABLE] = str(config_dir.resolve())
+    parsed = _parse(overrides)
+    with tempfile.TemporaryDirectory(prefix="growpoint-") as scratch:
+        name, search = _locate(sweep, Path(scratch))
+        choices, values, axes = _sort(parsed, search)
+        combined = [_compose(name, picked, search, values) for picked in choices]
+    return _request(Path(name).name, list(zip(combined, choices, strict=True)), axes)
+
+
+def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
+    """Growth operators alone, from `growth=NAME`, `growth=[...]` and `growth.0.KEY=VALUE`."""
+    parsed = _parse(overrides or ["growth=depth"])
+    for override in parsed:
+        if override.get_key_element().split(".")[0] != "growth":
+            raise GrowpointError(
+                f"`{override.input_line}` says nothing about growth",
+                [("known", "growth")],
+                "growth=depth",
+            )
+    search = _search_path(None)
+    choices, values, axes = _sort(parsed, search)
+    if axes or len(choices) > 1:
+        raise GrowpointError("a checkpoint is grown in one way at a time", [], "growth=depth")
+    data = _compose(None, choices[0], search, values)
+    entries = validated(TypeAdapter(tuple[GrowthChoice, ...]), data["growth"], "growth")
+    return tuple(operator for entry in entries for operator in operators_of(entry))
+
+
+def _request(
+    name: str, combined: list[tuple[dict[str, Any], dict[str, str]]], axes: list[Axis]
+) -> Request:
+    sweeps: list[tuple[Sweep, Labels]] = []
+    varied = _varied([choice for _, choice in combined])
+    for data, choice in combined:
+        settings = validated(
+            TypeAdapter(Settings), {key: data.pop(key) for key in ("store", "axes")}
+        )
+        cluster = data.pop("cluster")
+        data["name"] = data["name"] or name
+        labels = tuple((key, choice[key]) for key in varied)
+        for changed, more in _variants(data, [*settings.axes, *axes]):
+            sweeps.append((validated(TypeAdapter(Sweep), changed), labels + more))
+    place: Local | Slurm = validated(TypeAdapter(Cluster), cluster, "cluster")
+    config = {**combined[0][0], "cluster": cluster, "store": settings.store}
+    return Request(sweeps[0][0].name, tuple(sweeps), place, Path(settings.store), config)
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser, parsed = OverridesParser.create(), []
+    for text in overrides:
+        if "=" not in text or text.startswith(("+", "~")):
+            key = text.lstrip("+~").split("=")[0]
+            raise GrowpointError(
+                f"`{text}` does not set a key",
+                [("form", "KEY=VALUE")],
+                f"{key}=VALUE, without + or ~",
+            )
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException as error:
+            raise GrowpointError(
+                f"`{text}` cannot be read",
+                [("says", (str(error).splitlines() or ["it ends too early"])[0])],
+                "quote values with special characters: 'KEY=\"VALUE\"'",
+            ) from error
+    return parsed
+
+
+def _search_path(extra: Path | None) -> list[Path]:
+    own = os.environ.get(families.CONFIG_FOLDER_VARIABLE)
+    return [path for path in (extra, Path(own) if own else None, conf.FOLDER) if path]
+
+
+def known(group: str, search: Sequence[Path] | None = None) -> list[str]:
+    """Names of the choices of a config group, such as all sweeps."""
+    folders = _search_path(None) if search is None else search
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def _locate(sweep: str, scratch: Path) -> tuple[str, list[Path]]:
+    """The sweep's name within the search path, and that path; a file is found wherever it lies."""
+    path = Path(sweep)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise GrowpointError(f"there is no sweep file {sweep}", [], "ls *.yaml")
+        (scratch / "sweep").mkdir()
+        (scratch / "sweep" / f"{path.stem}.yaml").write_bytes(path.read_bytes())
+        return path.stem, _search_path(scratch)
+    search = _search_path(None)
+    names = known("sweep", search)
+    if sweep not in names:
+        raise GrowpointError(
+            f"there is no sweep `{sweep}`", [("known", ", ".join(names))], nearest(sweep, names)
+        )
+    return sweep, search
+
+
+def _sort(
+    parsed: Sequence[Override], search: Sequence[Path]
+) -> tuple[list[dict[str, str]], list[tuple[str, Any]], list[Axis]]:
+    """Overrides as group choices (one dict for each combination), single values, and axes."""
+    groups: dict[str, list[str]] = {}
+    values: list[tuple[str, Any]] = []
+    axes: list[Axis] = []
+    for override in parsed:
+        key = override.get_key_element()
+        options = _options(override)
+        named = all(isinstance(option, str) for option in options)
+        if key in GROUPS and named:
+            groups[key] = [_known_choice(key, str(option), search) for option in options]
+        elif len(options) > 1:
+            axes.append(Axis(key=key, values=tuple(options)))
+        else:
+            values.append((key, options[0]))
+    combos = [
+        dict(zip(groups, picked, strict=True)) for picked in itertools.product(*groups.values())
+    ]
+    return combos, values, axes
+
+
+def _options(override: Override) -> list[Any]:
+    if not override.is_sweep_override():
+        return [override.value()]
+    try:
+        return list(override.sweep_iterator())
+    except HydraException as error:
+        raise GrowpointError(
+            f"`{override.input_line}` cannot be enumerated", [("says", error)]
+        ) from error
+
+
+def _known_choice(group: str, choice: str, search: Sequence[Path]) -> str:
+    names = known(group, search)
+    if choice not in names:
+        raise GrowpointError(
+            f"there is no {group} `{choice}`",
+            [("known", ", ".join(names))],
+            f"{group}={nearest(choice, names)}",
+        )
+    return choice
+
+
+def _compose(
+    sweep: str | None,
+    choices: Mapping[str, str],
+    search: Sequence[Path],
+    values: Sequence[tuple[str, Any]],
+) -> dict[str, Any]:
+    extra = [f"file://{path.resolve()}" for path in search if path != conf.FOLDER]
+    words = [
+        *([f"+sweep={sweep}"] if sweep else []),
+        *(f"{group}={choice}" for group, choice in choices.items()),
+    ]
+    try:
+        with initialize_config_dir(str(conf.FOLDER.resolve()), version_base=None):
+            config = compose("config", [f"hydra.searchpath=[{','.join(extra)}]", *words])
+        OmegaConf.set_struct(config, False)
+        for key, value in values:
+            _set(config, key, value)
+        data = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise GrowpointError(
+            f"the configuration of sweep `{sweep}` cannot be composed",
+            [("says", line) for line in lines[:4]],
+            f"growpoint plan {sweep} --config",
+        ) from error
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items()}
+
+
+def _set(config: DictConfig, key: str, value: Any) -> None:
+    """Set a dotted key; numbers index lists, which must be long enough."""
+    parts = key.split(".")
+    if parts[0] not in config:
+        names = sorted(map(str, config))
+        close = ".".join([nearest(parts[0], names), *parts[1:]])
+        raise GrowpointError(
+            f"the configuration has no key `{parts[0]}`",
+            [("known", ", ".join(names))],
+            f"{close}={value}",
+        )
+    for index in range(1, len(parts)):
+        head, part = ".".join(parts[:index]), parts[index]
+        node = OmegaConf.select(config, head)
+        if OmegaConf.is_list(node) and not (part.isdigit() and int(part) < len(node)):
+            raise GrowpointError(
+                f"`{head}` has no entry {part}",
+                [("entries", f"{len(node)}, counted from 0")],
+                f"{'.'.join([head, '0', *parts[index + 1 :]])}={value}",
+            )
+    OmegaConf.update(config, key, value, merge=False, force_add=True)
+
+
+def _varied(choices: Sequence[Mapping[str, str]]) -> list[str]:
+    keys = choices[0] if choices else {}
+    return [key for key in keys if len({choice[key] for choice in choices}) > 1]
+
+
+def _variants(
+    data: dict[str, Any], axes: Sequence[Axis]
+) -> Iterator[tuple[dict[str, Any], Labels]]:
+    """One configuration for each combination of the axes' values; keys of one axis are zipped."""
+    for combination in itertools.product(*(axis.steps() for axis in axes)):
+        config = OmegaConf.create(data)
+        labels: list[tuple[str, str]] = []
+        for step in combination:
+            for key, value in step:
+                _set(config, key, value)
+                labels.append((key, str(value)))
+        changed = OmegaConf.to_container(config)
+        assert isinstance(changed, dict)
+        yield {str(key): value for key, value in changed.items()}, tuple(labels)

@@ -1,0 +1,131 @@
+"""Verbs and stages: what is done to a checkpoint, and after what."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, TypeAdapter
+
+from sweeps.data import Corpus
+from sweeps.growth import Operator, grown
+from sweeps.model import Model
+from sweeps.recipe import Recipe, Suite
+from sweeps.schema import Description, asked, canonical, digest
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+class Init(Description):
+    """A new network with random weights."""
+
+    kind: Literal["init"] = "init"
+    model: Model
+    seed: Seed = 0
+
+
+class Train(Description):
+    """One phase of training: fresh optimizer and schedule, then `tokens` more.
+
+    A phase that is longer shares its beginning with a shorter one (`shares_start`), so a trunk is
+    one phase seen at several lengths, and cutting it elsewhere renames nothing. `ends` says that
+    the schedule ends here; an open phase runs on at its peak. Branches read the corpus backward,
+    from its far end: every arm sees the same tokens, none of which the trunk has seen.
+    """
+
+    kind: Literal["train"] = "train"
+    tokens: PositiveInt
+    recipe: Recipe
+    corpus: Corpus
+    ends: bool = False
+    stream: Literal["forward", "backward"] = "forward"
+    seed: Seed = 0
+
+
+class Grow(Description):
+    """Reshape by operators, in order; noise is drawn from (seed, tensor name)."""
+
+    kind: Literal["grow"] = "grow"
+    operators: Annotated[tuple[Operator, ...], Field(min_length=1)]
+    seed: Seed = 0
+
+
+class Evaluate(Description):
+    """Score a checkpoint by a suite on the corpus's held-out files."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    suite: Suite
+    corpus: Corpus
+
+
+Verb = Annotated[Init | Train | Grow | Evaluate, Field(discriminator="kind")]
+VERB: TypeAdapter[Init | Train | Grow | Evaluate] = TypeAdapter(Verb)
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One step of one lineage. Two sweeps that ask for the same thing ask for the same stage."""
+
+    do: Init | Train | Grow | Evaluate
+    after: "Stage | None" = None
+
+    @cached_property
+    def text(self) -> str:
+        """The exact content of stage.json, whose SHA-256 gives the id."""
+        after = self.after.id if self.after else None
+        return canonical({"after": after, "do": asked(self.do)})
+
+    @cached_property
+    def id(self) -> str:
+        """`verb-<10 hex>`."""
+        return f"{self.do.kind}-{digest(self.text)}"
+
+    @property
+    def lineage(self) -> Iterator["Stage"]:
+        """This stage and all before it, first one first."""
+        if self.after:
+            yield from self.after.lineage
+        yield self
+
+    @cached_property
+    def model(self) -> Model:
+        """Sizes of the network that this stage leaves behind."""
+        if isinstance(self.do, Init):
+            return self.do.model
+        before = self._before.model
+        return grown(before, self.do.operators) if isinstance(self.do, Grow) else before
+
+    @property
+    def _before(self) -> "Stage":
+        if self.after is None:
+            raise ValueError(f"a lineage cannot begin with {self.do.kind}")
+        return self.after
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stage) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+def shares_start(long: Stage, short: Stage) -> bool:
+    """Whether the phase `long` passes, bit for bit, through the checkpoint that `short` leaves."""
+    if (
+        not isinstance(long.do, Train)
+        or not isinstance(short.do, Train)
+        or long.after != short.after
+    ):
+        return False
+    if short.do.ends or short.do.tokens >= long.do.tokens:
+        return False
+    same = long.do.model_copy(update={"tokens": short.do.tokens, "ends": False}) == short.do
+    end = long.do.tokens
+    return same and (not long.do.ends or short.do.tokens <= long.do.recipe.schedule.free_until(end))
+
+
+def build(text: str, load: Callable[[str], Stage]) -> Stage:
+    """The stage whose stage.json is `text`; `load` gives the stage of an id before it."""
+    data: Mapping[str, Any] = json.loads(text)
+    after = data["after"]
+    return Stage(VERB.validate_python(data["do"]), load(after) if after else None)

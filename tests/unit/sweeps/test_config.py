@@ -1,0 +1,128 @@
+"""The command line's KEY=VALUE, composed and checked; every error says the way out."""
+
+from pathlib import Path
+
+import pytest
+
+from sweeps import config
+from sweeps.errors import GrowpointError
+
+
+def test_every_sweep_that_is_shipped_composes() -> None:
+    names = config.known("sweep")
+    assert "demo" in names
+    for name in names:
+        assert config.load(name).name == name
+
+
+@pytest.mark.parametrize("group", [group for group in config.GROUPS if group != "sweep"])
+def test_every_choice_of_every_group_composes(group: str) -> None:
+    needs = {
+        ("data", "text"): ["data.paths=[README.md]"],
+        ("data", "hub"): ["data.dataset=/nowhere"],
+        ("data", "tokens"): ["data.paths=[a.bin]", "data.vocabulary=512"],
+        ("cluster", "slurm"): ["cluster.partition=gpu"],
+    }
+    for choice in config.known(group):
+        assert config.load("demo", [f"{group}={choice}", *needs.get((group, choice), [])]).sweeps
+
+
+def test_an_override_reaches_its_field() -> None:
+    request = config.load("demo", ["recipe.lr=1e-3", "growth.0.factor=3", "seeds=[4,5]"])
+    sweep, labels = request.sweeps[0]
+    assert sweep.recipe.lr == 1e-3
+    assert sweep.growth[0].label == "depth x3"
+    assert sweep.seeds == (4, 5)
+    assert labels == ()
+
+
+def test_comma_values_make_axes() -> None:
+    request = config.load("demo", ["recipe.lr=1e-3,2e-3", "recipe.clip=1,2"])
+    assert [labels for _, labels in request.sweeps] == [
+        (("recipe.lr", lr), ("recipe.clip", clip))
+        for lr in ("0.001", "0.002")
+        for clip in ("1", "2")
+    ]
+    assert {sweep.recipe.lr for sweep, _ in request.sweeps} == {1e-3, 2e-3}
+
+
+def test_comma_choices_of_a_group_make_an_axis() -> None:
+    request = config.load("demo", ["recipe=constant,wsd"])
+    assert [sweep.recipe.schedule.kind for sweep, _ in request.sweeps] == ["constant", "wsd"]
+    assert [labels for _, labels in request.sweeps] == [
+        (("recipe", "constant"),),
+        (("recipe", "wsd"),),
+    ]
+
+
+def test_zipped_axes_go_together() -> None:
+    axis = "axes=[{zip: {recipe.lr: [1e-3, 2e-3], recipe.clip: [1, 2]}}]"
+    request = config.load("demo", [axis])
+    assert [(s.recipe.lr, s.recipe.clip) for s, _ in request.sweeps] == [(1e-3, 1.0), (2e-3, 2.0)]
+
+
+def test_a_sweep_file_may_lie_anywhere(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("# @package _global_\npoints: {unit: tokens, at: [0, 4096]}\n")
+    request = config.load(str(file), ["budgets.at=[1e12]"])
+    assert request.name == "mine"
+    assert request.sweeps[0][0].points.at == (0, 4096)
+
+
+def test_a_folder_of_ones_own_adds_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GROWPOINT_CONFIG", raising=False)
+    (tmp_path / "model").mkdir()
+    shipped = (config.conf.FOLDER / "model" / "olmoe_tiny.yaml").read_text()
+    (tmp_path / "model" / "mine.yaml").write_text(shipped.replace("layers: 2", "layers: 3"))
+    try:
+        request = config.load("demo", ["model=mine"], tmp_path)
+    finally:
+        config.os.environ.pop("GROWPOINT_CONFIG", None)
+    assert request.sweeps[0][0].model.layers == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "problem", "hint"),
+    [
+        ("growht.0.factor=3", "no key `growht`", "growth.0.factor=3"),
+        ("growth.0.factr=3", "no key `growth.0.factr`", "growth.0.factor=..."),
+        ("growth.0.order=interpoze", "cannot be 'interpoze'", "growth.0.order=interpose"),
+        ("growth.7.factor=3", "`growth` has no entry 7", "growth.0.factor=3"),
+        ("growth=[{kind: dept}]", "growth.0.kind cannot be 'dept'", "growth.0.kind=depth"),
+        ("recipe.lr=abc", "recipe.lr cannot be 'abc'", "recipe.lr="),
+        ("recipe.lr=-1", "recipe.lr cannot be -1", "recipe.lr="),
+        ("recipe.lr=nan", "recipe.lr cannot be nan", "recipe.lr="),
+        ("model.layers=1.5", "model.layers cannot be 1.5", "model.layers=1"),
+        ("model=nope", "no model `nope`", "model="),
+        ("model.top_k=20", "top_k 20 is more than the 8 experts", "--config"),
+        ("model.vocabulary=100", "more tokens than the model's vocabulary", "model.vocabulary=512"),
+        ("points.at=[-1]", "points.at.0 cannot be -1", "points.at.0=0"),
+        ("budgets.at=[0]", "budgets.at.0 cannot be 0", "budgets.at.0="),
+        ("+extra=1", "does not set a key", "extra=VALUE"),
+        ("seeds", "does not set a key", "seeds=VALUE"),
+        ("recipe.lr=[1", "cannot be read", "quote"),
+        ("data=text", "data.paths is not set", "data.paths=VALUE"),
+        ("cluster=slurm", "cluster.partition is not set", "cluster.partition=VALUE"),
+        ("name=../up", "name cannot be '../up'", "name="),
+    ],
+)
+def test_mistakes_say_the_way_out(override: str, problem: str, hint: str) -> None:
+    with pytest.raises(GrowpointError) as caught:
+        config.load("demo", [override])
+    assert problem in caught.value.problem
+    assert hint in caught.value.help
+
+
+def test_an_unknown_sweep_names_those_there_are() -> None:
+    with pytest.raises(GrowpointError) as caught:
+        config.load("demmo")
+    assert caught.value.help == "demo"
+    assert "demo" in dict(caught.value.evidence)["known"]
+
+
+def test_growth_alone_for_one_checkpoint() -> None:
+    depth, width = config.growth(["growth=[{kind: depth, factor: 3}, {kind: width}]"])
+    assert (depth.label, width.label) == ("depth x3", "width x2")
+    assert config.growth([])[0].label == "depth x2"
+    with pytest.raises(GrowpointError, match="says nothing about growth"):
+        config.growth(["recipe.lr=1"])

@@ -1,0 +1,1 @@
+"""Doing it: growth, training, evaluation, the store, this machine and SLURM."""

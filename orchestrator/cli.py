@@ -1,0 +1,215 @@
+"""The command line. It sees all three packages, lazily inside each command; nothing imports it."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from orchestrator.arguments import complete, parse
+from sweeps.errors import GrowpointError, nearest
+
+Command = Callable[[argparse.Namespace], int]
+
+OVERVIEW = """\
+growpoint: decide when to grow a Mixture-of-Experts checkpoint
+
+usage: growpoint COMMAND SWEEP [KEY=VALUE ...] [options]
+
+run a sweep
+  plan        show what it would run, what that costs and what is done already
+  launch      run what is missing, on SLURM or here; repeat it to resume
+  status      show how far it is
+  cancel      stop its jobs; finished stages stay
+
+learn from it
+  results     list its finished cells
+  fit         fit scaling laws to its results and compare them
+  plot        draw its figures
+  recommend   answer: grow, continue or start over?
+  report      write tables and figures into one Markdown file
+
+by hand
+  grow        grow one checkpoint on disk
+  completion  print a shell's completion script
+
+examples
+  growpoint plan demo
+  growpoint launch demo recipe.lr=1e-3 name=demo-slow
+  growpoint launch demo cluster=slurm cluster.partition=gpu
+  growpoint recommend demo --extra 3e11
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Entry point. Returns 0 done, 1 something failed or missing, 2 no sense, 130 interrupted."""
+    given = list(sys.argv[1:] if words is None else words)
+    try:
+        return _dispatch(given)
+    except GrowpointError as error:
+        if "--traceback" in given or os.environ.get("GROWPOINT_DEBUG"):
+            raise
+        print(error.text(), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _dispatch(given: list[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        complete(_docs())
+    if not given or given[0] in {"-h", "--help", "help"}:
+        print(OVERVIEW + _sweeps())
+        return 0
+    if given[0] == "--version":
+        print(_version())
+        return 0
+    if given[0] not in COMMANDS:
+        raise GrowpointError(
+            f"there is no command `{given[0]}`",
+            [("known", ", ".join(COMMANDS))],
+            " ".join(["growpoint", nearest(given[0], list(COMMANDS)), *given[1:]]),
+        )
+    arguments = parse(given, _docs())
+    return COMMANDS[arguments.command](arguments)
+
+
+def _docs() -> dict[str, str]:
+    return {name: (command.__doc__ or "").strip() for name, command in COMMANDS.items()}
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"growpoint {version('growpoint')}"
+
+
+def _sweeps() -> str:
+    import conf
+
+    names = sorted(path.stem for path in (conf.FOLDER / "sweep").glob("*.yaml"))
+    return (
+        f"\nsweeps in conf/sweep: {', '.join(names)}\n"
+        "`growpoint COMMAND --help` says more; "
+        "`growpoint plan SWEEP --config` prints the whole configuration."
+    )
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    """Show what a sweep would run, what that costs, what is done, and why the rest is new."""
+    from orchestrator import commands
+
+    return commands.show_plan(arguments)
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    """Run what is missing, on SLURM or here. Repeat it to resume or extend; nothing runs twice."""
+    from orchestrator import commands
+
+    return commands.launch(arguments)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    """Show how far a launched sweep is, what runs, and what failed and why."""
+    from orchestrator import commands
+
+    return commands.show_status(arguments)
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    """Stop a sweep's jobs: they save at their next step. Finished stages stay."""
+    from orchestrator import commands
+
+    return commands.cancel(arguments)
+
+
+def _grow(arguments: argparse.Namespace) -> int:
+    """Grow one Hugging Face checkpoint on disk, streaming; the result loads like any other."""
+    from orchestrator import commands
+
+    return commands.grow(arguments)
+
+
+def _results(arguments: argparse.Namespace) -> int:
+    """List the finished cells of a sweep."""
+    from analysis import commands
+    from orchestrator.commands import located
+
+    store, name = located(arguments)
+    csv = Path(arguments.csv) if arguments.csv else None
+    return commands.results(store, name, as_json=arguments.json, csv=csv)
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    """Fit scaling laws to a sweep's results, and compare them."""
+    from analysis import commands
+    from orchestrator.commands import located
+
+    store, name = located(arguments)
+    return commands.fit(store, name, as_json=arguments.json, metric=arguments.metric)
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    """Draw a sweep's figures as PDF, SVG and PNG, with the drawn data as CSV."""
+    from analysis import commands
+    from orchestrator.commands import located
+
+    store, name = located(arguments)
+    return commands.plot(store, name, as_json=False, metric=arguments.metric)
+
+
+def _recommend(arguments: argparse.Namespace) -> int:
+    """Answer: grow now, train on, or start over? For what is sunk and what is left to spend."""
+    from analysis import commands
+    from orchestrator.commands import located
+
+    store, name = located(arguments)
+    return commands.recommend(
+        store,
+        name,
+        as_json=arguments.json,
+        sunk_flops=arguments.sunk,
+        extra_flops=arguments.extra,
+        total_flops=arguments.total,
+        metric=arguments.metric,
+    )
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    """Write tables, fitted laws, the recommendation and figures into one Markdown file."""
+    from analysis import commands
+    from orchestrator.commands import located
+
+    store, name = located(arguments)
+    return commands.report(store, name, as_json=False)
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    """Print the completion script of a shell: source <(growpoint completion bash)."""
+    import argcomplete
+
+    print(argcomplete.shellcode(["growpoint"], shell=arguments.shell))
+    return 0
+
+
+COMMANDS: dict[str, Command] = {
+    "plan": _plan,
+    "launch": _launch,
+    "status": _status,
+    "cancel": _cancel,
+    "results": _results,
+    "fit": _fit,
+    "plot": _plot,
+    "recommend": _recommend,
+    "report": _report,
+    "grow": _grow,
+    "completion": _completion,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The body of a job: run a chain of stages, each once, skipping what is done."""
+
+import logging
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator import claim, verbs
+from orchestrator.store import Store
+from orchestrator.verbs import Circumstance
+from sweeps import cost
+from sweeps.errors import GrowpointError
+from sweeps.stages import Stage
+
+logger = logging.getLogger(__name__)
+Ending = Literal["done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended, and at which stage if not done."""
+
+    ending: Ending
+    stage: str = ""
+    error: str = ""
+
+
+def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -> Outcome:
+    """Run the stages of one job of a launched sweep, up to the first that fails or is stopped."""
+    plan = store.plan(sweep)
+    found = [job for job in plan["jobs"] if job["id"] == job_id]
+    if not found:
+        raise GrowpointError(
+            f"sweep `{sweep}` has no job `{job_id}` any more",
+            [("plan", store.plan_folder(sweep) / "plan.json")],
+            f"growpoint launch {sweep}",
+        )
+    for stage_id in found[0]["stages"]:
+        outcome = run_stage(store, stage_id, plan["data"], circumstance)
+        if outcome.ending != "done":
+            return outcome
+    return Outcome("done")
+
+
+def run_stage(
+    store: Store, stage_id: str, data: dict[str, Any], circumstance: Circumstance
+) -> Outcome:
+    """Run one stage unless it is done, or wait while somebody else does; a failure is returned."""
+    if store.done(stage_id):
+        return Outcome("done", stage_id)
+    held = claim.wait(store.run(stage_id) / "claim", circumstance.allocation, circumstance.stop)
+    if held is None:
+        return Outcome("stopped", stage_id)
+    with held, _logged(store.run(stage_id)):
+        if store.done(stage_id):
+            return Outcome("done", stage_id)
+        try:
+            return _attempt(store, store.stage(stage_id), data, circumstance, held)
+        except GrowpointError as error:
+            logger.error(error.text())
+            return _failed(store, stage_id, error.text().removeprefix("error: "))
+        except Exception as error:
+            logger.exception("the stage failed")
+            return _failed(store, stage_id, f"{type(error).__name__}: {error}")
+
+
+def _failed(store: Store, stage_id: str, error: str) -> Outcome:
+    attempts = store.state(stage_id).get("attempts", 1)
+    log = str(store.run(stage_id) / "log")
+    store.set_state(
+        stage_id,
+        "failed",
+        attempts=attempts,
+        error=error,
+        host=socket.gethostname(),
+        at=time.time(),
+        log=log,
+    )
+    return Outcome("failed", stage_id, error)
+
+
+def _attempt(
+    store: Store, stage: Stage, data: dict[str, Any], circumstance: Circumstance, held: claim.Claim
+) -> Outcome:
+    before = store.state(stage.id)
+    began = time.time()
+    running = {
+        "attempts": before.get("attempts", 0) + 1,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    store.set_state(stage.id, "running", since=began, allocation=circumstance.allocation, **running)
+    if stage.after and not store.done(stage.after.id):
+        raise GrowpointError(
+            "the stage before this one is not done",
+            [("before", stage.after.id)],
+            "growpoint launch SWEEP",
+        )
+
+    def stop() -> bool:
+        return circumstance.stop() or held.lost
+
+    came = verbs.run(store, stage, data, circumstance, stop)
+    if came is None:
+        store.set_state(stage.id, "stopped", at=time.time(), **running)
+        return Outcome("stopped", stage.id)
+    store.finish(stage.id, _record(stage, began, circumstance, came))
+    store.set_state(stage.id, "done", at=time.time(), **running)
+    return Outcome("done", stage.id)
+
+
+def _record(
+    stage: Stage, began: float, circumstance: Circumstance, came: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "stage": stage.id,
+        "kind": stage.do.kind,
+        "flops": cost.flops(stage),
+        "trained_tokens": cost.trained_tokens(stage),
+        "trained_flops": cost.trained_flops(stage),
+        "seconds": time.time() - began,
+        "finished_at": time.time(),
+        "host": socket.gethostname(),
+        "allocation": circumstance.allocation,
+        "commit": commit(),
+        **came,
+    }
+
+
+@contextmanager
+def _logged(run: Path) -> Iterator[None]:
+    """Send log lines of this process to the stage's own log as well."""
+    (run / "log").mkdir(parents=True, exist_ok=True)
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}.log"
+    there = logging.FileHandler(run / "log" / name, delay=True)
+    there.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(there)
+    try:
+        yield
+    finally:
+        root.removeHandler(there)
+        there.close()
+
+
+@lru_cache
+def commit() -> str:
+    """The commit that this code is at, with `+` if files were changed; "" outside a checkout."""
+    folder = Path(__file__).parent
+    if not (folder.parent / ".git").exists():
+        return ""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")

@@ -1,0 +1,96 @@
+"""The ledger of a sweep's SLURM submissions: what was meant, and what SLURM said.
+
+An intent is on disk before sbatch runs, its acknowledgement after. An intent without one is looked
+up by its unique name, so a launch that is killed in between neither loses nor doubles a job.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store import Store
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One sbatch call: the jobs of an array in order, and SLURM's id of each once known."""
+
+    name: str
+    jobs: tuple[str, ...]
+    slurm_ids: tuple[str, ...] = ()
+    lost: bool = False
+
+
+@dataclass
+class Ledger:
+    """An append-only file of intents and acknowledgements."""
+
+    path: Path
+    batches: dict[str, Batch] = field(default_factory=dict)
+
+    def intend(self, sweep: str, jobs: Sequence[str]) -> Batch:
+        """Write that these jobs are about to be submitted, under a name nobody else has."""
+        batch = Batch(f"gp-{sweep}-{secrets.token_hex(4)}", tuple(jobs))
+        self._append({"intent": batch.name, "jobs": list(jobs)})
+        self.batches[batch.name] = batch
+        return batch
+
+    def acknowledge(self, name: str, slurm_ids: Sequence[str]) -> None:
+        """Write what SLURM calls the jobs of a batch."""
+        self._append({"acknowledged": name, "slurm_ids": list(slurm_ids)})
+        self.batches[name] = Batch(name, self.batches[name].jobs, tuple(slurm_ids))
+
+    def give_up(self, name: str) -> None:
+        """Write that SLURM never heard of a batch."""
+        self._append({"lost": name})
+        self.batches[name] = Batch(name, self.batches[name].jobs, (), lost=True)
+
+    @property
+    def unanswered(self) -> list[Batch]:
+        """Batches that were meant, and of which no answer is known."""
+        return [batch for batch in self.batches.values() if not batch.slurm_ids and not batch.lost]
+
+    @property
+    def latest(self) -> dict[str, str]:
+        """SLURM's id of each job's newest submission."""
+        return {
+            job: slurm_id
+            for batch in self.batches.values()
+            for job, slurm_id in zip(batch.jobs, batch.slurm_ids, strict=False)
+        }
+
+    def _append(self, entry: Mapping[str, Any]) -> None:
+        # One write of one line: appends of this size do not tear, and a torn tail is skipped.
+        with self.path.open("ab") as file:
+            file.write(json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(store: Store, sweep: str) -> Ledger:
+    """The ledger of a sweep as it stands."""
+    ledger = Ledger(store.plan_folder(sweep) / "ledger.jsonl")
+    if not ledger.path.exists():
+        return ledger
+    for line in ledger.path.read_text().splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        _apply(ledger.batches, entry)
+    return ledger
+
+
+def _apply(batches: dict[str, Batch], entry: Mapping[str, Any]) -> None:
+    if "intent" in entry:
+        batches[entry["intent"]] = Batch(entry["intent"], tuple(entry["jobs"]))
+    elif "acknowledged" in entry:
+        name = entry["acknowledged"]
+        batches[name] = Batch(name, batches[name].jobs, tuple(entry["slurm_ids"]))
+    else:
+        name = entry["lost"]
+        batches[name] = Batch(name, batches[name].jobs, (), lost=True)

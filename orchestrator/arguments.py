@@ -92,7 +92,7 @@ def _arguments(one: argparse.ArgumentParser, name: str) -> None:
         "--config-dir", metavar="FOLDER", help="further conf/ tree: sweep/, model/, family/ ..."
     )
     one.add_argument("--traceback", action="store_true", help="show Python's traceback of an error")
-    if name not in {"plot", "report", "cancel", "launch"}:
+    if name not in {"cancel", "launch"}:
         one.add_argument("--json", action="store_true", help="print data instead of a table")
     for flags, options in FLAGS.get(name, {}).items():
         one.add_argument(flags, **options)  # type: ignore[arg-type]
@@ -124,15 +124,9 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
         },
     },
     "results": {"--csv": {"metavar": "FILE", "help": "write all columns to a CSV file"}},
-    "fit": {
-        "--metric": {
-            "choices": METRICS,
-            "default": "accuracy",
-            "help": "what is modelled (accuracy)",
-        }
-    },
     "plot": {
-        "--metric": {"choices": METRICS, "default": "accuracy", "help": "what is drawn (accuracy)"}
+        "--metric": {"choices": METRICS, "default": "accuracy", "help": "what is drawn (accuracy)"},
+        "--figure": {"action": "append", "metavar": "NAME", "help": "only this one; repeatable"},
     },
     "recommend": {
         "--sunk": {"type": _positive, "metavar": "FLOPS", "help": "spent on the checkpoint so far"},

@@ -151,7 +151,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     from orchestrator.commands import located
 
     store, name = located(arguments)
-    return commands.fit(store, name, as_json=arguments.json, metric=arguments.metric)
+    return commands.fit(store, name, as_json=arguments.json)
 
 
 def _plot(arguments: argparse.Namespace) -> int:
@@ -160,7 +160,9 @@ def _plot(arguments: argparse.Namespace) -> int:
     from orchestrator.commands import located
 
     store, name = located(arguments)
-    return commands.plot(store, name, as_json=False, metric=arguments.metric)
+    return commands.plot(
+        store, name, as_json=arguments.json, which=arguments.figure or (), metric=arguments.metric
+    )
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
@@ -186,7 +188,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from orchestrator.commands import located
 
     store, name = located(arguments)
-    return commands.report(store, name, as_json=False)
+    return commands.report(store, name, as_json=arguments.json)
 
 
 def _completion(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -58,10 +59,13 @@ def show_plan(arguments: Namespace) -> int:
         print(json.dumps(shown.to_json(store, made, request.cluster), indent=1))
     else:
         shown.show(store, made, request.cluster)
-        text.out.print(
-            f"\nnext: growpoint launch {' '.join([arguments.sweep, *arguments.overrides])}"
-        )
+        text.out.print(f"\nnext: {_again('launch', arguments)}")
     return 0
+
+
+def _again(command: str, arguments: Namespace) -> str:
+    """The line that gives `command` the same question."""
+    return shlex.join(["growpoint", command, arguments.sweep, *arguments.overrides])
 
 
 def _config_text(request: Request) -> str:
@@ -73,9 +77,12 @@ def launch(arguments: Namespace) -> int:
     request, made = requested(arguments)
     store = Store(request.store)
     store.check()
-    _same_question(store, made, arguments)
     if arguments.dry_run:
-        return show_plan(arguments)
+        from orchestrator import show_plan as shown
+
+        shown.show(store, made, request.cluster)
+        return 0
+    _same_question(store, made, arguments)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
     _announce(store, made, request, len(missing))
     if not missing:
@@ -120,11 +127,10 @@ def _same_question(store: Store, made: Plan, arguments: Namespace) -> None:
     before = {cell["stage"]: cell["label"] for cell in store.plan(made.name)["cells"]}
     lost = [label for stage, label in before.items() if stage not in made.by_id]
     if lost:
-        words = " ".join([arguments.sweep, *arguments.overrides])
         raise GrowpointError(
             f"sweep `{made.name}` was launched with another question",
             [("lost", f"{len(lost)} of its {len(before)} cells, such as {lost[0]}")],
-            f"growpoint launch {words} name={made.name}-2 (or --replace, which keeps all runs)",
+            f"{_again('launch', arguments)} name={made.name}-2, or --replace (runs stay)",
         )
 
 

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from orchestrator import claim, verbs
 from orchestrator.store import Store
-from orchestrator.verbs import Circumstance
+from orchestrator.verbs import Circumstance, Work
 from sweeps import cost
 from sweeps.errors import GrowpointError
 from sweeps.stages import Stage
@@ -43,14 +43,14 @@ def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -
             f"growpoint launch {sweep}",
         )
     for stage_id in found[0]["stages"]:
-        outcome = run_stage(store, stage_id, plan["data"], circumstance)
+        outcome = run_stage(store, stage_id, plan, circumstance)
         if outcome.ending != "done":
             return outcome
     return Outcome("done")
 
 
 def run_stage(
-    store: Store, stage_id: str, data: dict[str, Any], circumstance: Circumstance
+    store: Store, stage_id: str, plan: Mapping[str, Any], circumstance: Circumstance
 ) -> Outcome:
     """Run one stage unless it is done, or wait while somebody else does; a failure is returned."""
     if store.done(stage_id):
@@ -62,7 +62,7 @@ def run_stage(
         if store.done(stage_id):
             return Outcome("done", stage_id)
         try:
-            return _attempt(store, store.stage(stage_id), data, circumstance, held)
+            return _attempt(store, store.stage(stage_id), plan, circumstance, held)
         except GrowpointError as error:
             logger.error(error.text())
             return _failed(store, stage_id, error.text().removeprefix("error: "))
@@ -87,7 +87,11 @@ def _failed(store: Store, stage_id: str, error: str) -> Outcome:
 
 
 def _attempt(
-    store: Store, stage: Stage, data: dict[str, Any], circumstance: Circumstance, held: claim.Claim
+    store: Store,
+    stage: Stage,
+    plan: Mapping[str, Any],
+    circumstance: Circumstance,
+    held: claim.Claim,
 ) -> Outcome:
     before = store.state(stage.id)
     began = time.time()
@@ -107,7 +111,7 @@ def _attempt(
     def stop() -> bool:
         return circumstance.stop() or held.lost
 
-    came = verbs.run(store, stage, data, circumstance, stop)
+    came = verbs.run(Work(store, plan, circumstance, stop), stage)
     if came is None:
         store.set_state(stage.id, "stopped", at=time.time(), **running)
         return Outcome("stopped", stage.id)

@@ -64,9 +64,11 @@ class Ledger:
         }
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        # One write of one line: appends of this size do not tear, and a torn tail is skipped.
+        # A line that a full disk or a crash cut short is skipped, and must not swallow the next one.
+        before = self.path.read_bytes() if self.path.exists() else b""
+        torn = bool(before) and not before.endswith(b"\n")
         with self.path.open("ab") as file:
-            file.write(json.dumps(entry).encode() + b"\n")
+            file.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

@@ -51,7 +51,7 @@ def saved_share(plan: Plan) -> float:
 def show(store: Store, plan: Plan, cluster: Local | Slurm) -> None:
     """Print the plan."""
     title = f"   {plan.title}" if plan.title else ""
-    text.out.print(f"[bold]{plan.name}[/bold]{title}\n")
+    text.out.print(f"{plan.name}{title}\n")
     text.out.print(_models(plan))
     text.out.print()
     text.out.print(_cells(plan))

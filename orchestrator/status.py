@@ -71,7 +71,7 @@ def show(store: Store, plan: Mapping[str, Any], shot: Snapshot) -> None:
         )
     labels = _labels(plan)
     for line in _details(store, shot, labels):
-        text.out.print(line, markup=False)
+        text.out.print(line)
 
 
 def _table(plan: Mapping[str, Any], states: Sequence[str]) -> Any:

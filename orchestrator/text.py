@@ -8,10 +8,10 @@ from rich.table import Table
 # A pipe or a file has no width to fit into; a table must not be cut there.
 _PIPE_WIDTH = 200
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, soft_wrap=True)
 if not out.is_terminal:
-    out = Console(highlight=False, soft_wrap=True, width=_PIPE_WIDTH)
-talk = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = Console(highlight=False, markup=False, soft_wrap=True, width=_PIPE_WIDTH)
+talk = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 # Colour helps, but every state has a word as well.
 STATE_STYLE = {"done": "green", "running": "cyan", "failed": "red", "blocked": "yellow"}

@@ -1,7 +1,7 @@
 """The four verbs done: what each stage does to the checkpoint before it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -25,94 +25,80 @@ class Circumstance:
     allocation: str = ""
 
 
-def run(
-    store: Store,
-    stage: Stage,
-    data: dict[str, Any],
-    circumstance: Circumstance,
-    stop: Callable[[], bool],
-) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Work:
+    """What every verb needs: the store, the sweep's plan, the circumstance, and when to stop."""
+
+    store: Store
+    plan: Mapping[str, Any]
+    circumstance: Circumstance
+    stop: Callable[[], bool]
+
+
+def run(work: Work, stage: Stage) -> dict[str, Any] | None:
     """What came out of a stage; None if it was stopped before its end."""
     match stage.do:
         case Init():
-            return _init(store, stage, stage.do)
+            return _init(work, stage, stage.do)
         case Train():
-            return _train(store, stage, stage.do, data, circumstance, stop)
+            return _train(work, stage, stage.do)
         case Grow():
-            return _grow(store, stage, stage.do)
+            return _grow(work, stage, stage.do)
         case Evaluate():
-            return _evaluate(store, stage, stage.do, data, circumstance, stop)
+            return _evaluate(work, stage, stage.do)
         case _:
             assert_never(stage.do)
 
 
-def _init(store: Store, stage: Stage, do: Init) -> dict[str, Any]:
+def _init(work: Work, stage: Stage, do: Init) -> dict[str, Any]:
     from orchestrator import models
 
-    target = store.checkpoint(stage.id)
+    target = work.store.checkpoint(stage.id)
     if not _sound(target):
         models.create(do.model, do.seed, target)
     return {"model": do.model.model_dump(mode="json")}
 
 
-def _grow(store: Store, stage: Stage, do: Grow) -> dict[str, Any]:
+def _grow(work: Work, stage: Stage, do: Grow) -> dict[str, Any]:
     from orchestrator import grow
 
-    target = store.checkpoint(stage.id)
+    target = work.store.checkpoint(stage.id)
     if not _sound(target):
-        grow.grow(_source(store, stage), target, do.operators, do.seed)
+        grow.grow(_source(work.store, stage), target, do.operators, do.seed)
     return {"model": stage.model.model_dump(mode="json")}
 
 
-def _train(
-    store: Store,
-    stage: Stage,
-    do: Train,
-    data: dict[str, Any],
-    circumstance: Circumstance,
-    stop: Callable[[], bool],
-) -> dict[str, Any] | None:
+def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
     from orchestrator import train
 
-    run, corpus = store.run(stage.id), _corpus(store, do.corpus, data, stop)
+    run, corpus = work.store.run(stage.id), _corpus(work, do.corpus)
     if corpus is None:
         return None
     came = train.train(
         do,
-        source=_source(store, stage),
-        resume=[run / "partial", *beginnings(store, stage)],
-        target=store.checkpoint(stage.id),
+        source=_source(work.store, stage),
+        resume=beginnings(work.store, stage),
+        target=work.store.checkpoint(stage.id),
         partial=run / "partial",
         stream_folder=corpus,
         metrics=run / "metrics.jsonl",
-        stop=stop,
-        save_seconds=circumstance.save_seconds,
-        threads=circumstance.threads,
+        stop=work.stop,
+        save_seconds=work.circumstance.save_seconds,
+        threads=work.circumstance.threads,
         device=train.device(),
     )
     return came.to_dict() if came.finished else None
 
 
-def _evaluate(
-    store: Store,
-    stage: Stage,
-    do: Evaluate,
-    data: dict[str, Any],
-    circumstance: Circumstance,
-    stop: Callable[[], bool],
-) -> dict[str, Any] | None:
+def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
     from orchestrator import evaluate, train
 
-    corpus = _corpus(store, do.corpus, data, stop)
+    corpus = _corpus(work, do.corpus)
     if corpus is None:
         return None
+    source, threads = _source(work.store, stage), work.circumstance.threads
     metrics = evaluate.evaluate(
-        do.suite,
-        do.corpus,
-        _source(store, stage),
-        corpus,
-        device=train.device(),
-        threads=circumstance.threads,
+        do.suite, do.corpus, source, corpus, device=train.device(), threads=threads
     )
     return {"suite": {"name": do.suite.name, "version": do.suite.version}, "metrics": metrics}
 
@@ -150,23 +136,37 @@ def beginnings(store: Store, stage: Stage) -> list[Path]:
     return [folder for _, folder in sorted(found, reverse=True)]
 
 
-def _corpus(
-    store: Store, corpus: Corpus, data: dict[str, Any], stop: Callable[[], bool]
-) -> Path | None:
-    """The corpus's folder, prepared by whoever comes first; None if stopped while waiting."""
-    folder = store.corpus(corpus.id)
+def _corpus(work: Work, corpus: Corpus) -> Path | None:
+    """The corpus's folder, prepared by whoever comes first; None if stopped while waiting.
+
+    Raises GrowpointError if its held-out half is too short for a suite of the plan: before
+    anything is trained on it rather than after.
+    """
+    folder = work.store.corpus(corpus.id)
     if not (folder / "corpus.json").exists():
-        held = claim.wait(folder.with_name(f"{corpus.id}.claim"), "prepare", stop)
+        held = claim.wait(folder.with_name(f"{corpus.id}.claim"), "prepare", work.stop)
         if held is None:
             return None
         with held:
-            if not (folder / "corpus.json").exists():
-                _prepare(corpus, data, folder)
+            _prepare(work.plan, corpus, folder)
+    _require_heldout(folder, work.plan["heldout_tokens"][corpus.id])
     return folder
 
 
-def _prepare(corpus: Corpus, data: dict[str, Any], folder: Path) -> None:
+def _require_heldout(folder: Path, asked: int) -> None:
+    from orchestrator import tokens
+
+    held_out = int(tokens.load(folder)["heldout"]["tokens"])
+    if held_out < asked:
+        raise GrowpointError(
+            "the corpus holds out less text than the suite scores on",
+            [("asked", f"{asked} tokens"), ("held out", f"{held_out} tokens")],
+            f"suite.heldout_tokens={held_out // 2}, or raise data.heldout_share",
+        )
+
+
+def _prepare(plan: Mapping[str, Any], corpus: Corpus, folder: Path) -> None:
     from orchestrator import corpora
 
     where: TypeAdapter[Any] = TypeAdapter(Data)
-    corpora.prepare(where.validate_python(data[corpus.id]), corpus, folder)
+    corpora.prepare(where.validate_python(plan["data"][corpus.id]), corpus, folder)

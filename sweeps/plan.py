@@ -10,7 +10,7 @@ from sweeps import cost
 from sweeps.data import Corpus, Data
 from sweeps.model import parameters
 from sweeps.schema import asked, canonical, digest
-from sweeps.stages import Stage, Train, shares_start
+from sweeps.stages import Evaluate, Stage, Train, shares_start
 from sweeps.sweep import Cell, Sweep, expand
 
 VERSION = 1
@@ -184,8 +184,19 @@ def to_json(plan: Plan) -> dict[str, Any]:
             {"id": job.id, "stages": [stage.id for stage in job.stages], "after": list(job.after)}
             for job in plan.jobs
         ],
+        "heldout_tokens": _heldout_tokens(plan),
         "data": {name: data.model_dump(mode="json") for name, data in plan.data.items()},
     }
+
+
+def _heldout_tokens(plan: Plan) -> dict[str, int]:
+    """The most held-out tokens that a suite of the plan needs, for each corpus."""
+    most: dict[str, int] = {}
+    for stage in plan.stages:
+        if isinstance(stage.do, Evaluate):
+            corpus = stage.do.corpus.id
+            most[corpus] = max(most.get(corpus, 0), stage.do.suite.heldout_tokens)
+    return most
 
 
 def _stage_json(plan: Plan, stage: Stage) -> dict[str, Any]:

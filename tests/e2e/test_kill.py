@@ -1,0 +1,111 @@
+"""Whatever dies, nothing is lost and nothing runs twice."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Run
+
+Launched = tuple[Path, "subprocess.CompletedProcess[str]"]
+
+
+def start(words: list[str], cwd: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """A launch in the background."""
+    command = [sys.executable, "-m", "orchestrator.cli", "launch", "demo", *words]
+    nothing = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=cwd, env=environment, stdout=nothing, stderr=nothing)
+
+
+def await_training(store: Path, seconds: float = 90) -> Path:
+    """Wait until some stage has saved in mid-training and is not done; its folder."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for path in store.glob("runs/train-*/partial/at-*/manifest.json"):
+            run = path.parents[2]
+            if not (run / "record.json").exists():
+                return run
+        time.sleep(0.005)
+    raise AssertionError("no stage was seen in mid-training")
+
+
+def weights(store: Path) -> dict[str, str]:
+    """Hash of the weights of every stage that is done."""
+    return {
+        path.parts[-3]: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in store.glob("runs/*/checkpoint/model.safetensors")
+    }
+
+
+def scores(store: Path) -> dict[str, Any]:
+    """Metrics of every cell that is done."""
+    return {
+        path.parent.name: json.loads(path.read_text())["metrics"]
+        for path in store.glob("runs/evaluate-*/record.json")
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_stopped_in_mid_training_and_launched_again_gives_the_same_bits(
+    number: signal.Signals,
+    launched: Launched,
+    growpoint: Run,
+    small: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    words = [*small, "cluster.save_seconds=0.2"]
+    process = start(words, tmp_path, environment)
+    await_training(tmp_path)
+    process.send_signal(number)
+    code = process.wait(timeout=60)
+    assert code == (-9 if number == signal.SIGKILL else 130)
+    assert len(scores(tmp_path)) < len(scores(launched[0]))
+    growpoint("launch", "demo", *words, cwd=tmp_path)
+    assert weights(tmp_path) == weights(launched[0])
+    assert scores(tmp_path) == scores(launched[0])
+
+
+def test_a_killed_worker_is_replaced_and_its_job_goes_on(
+    launched: Launched, small: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    process = start([*small, "cluster.save_seconds=0.2"], tmp_path, environment)
+    stage = await_training(tmp_path)
+    worker = json.loads((stage / "state.json").read_text())["pid"]
+    assert worker != process.pid
+    os.kill(worker, signal.SIGKILL)
+    assert process.wait(timeout=300) == 0
+    assert weights(tmp_path) == weights(launched[0])
+
+
+def test_two_launches_at_once_share_the_work(
+    launched: Launched, small: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    both = [start(small, tmp_path, environment) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in both] == [0, 0]
+    assert weights(tmp_path) == weights(launched[0])
+    for path in tmp_path.glob("runs/*/state.json"):
+        assert json.loads(path.read_text())["attempts"] == 1
+    for path in tmp_path.glob("runs/train-*/metrics.jsonl"):
+        tokens = [json.loads(line)["tokens"] for line in path.read_text().splitlines()]
+        assert tokens == sorted(set(tokens))
+
+
+def test_cancel_stops_a_launch_and_keeps_what_is_done(
+    growpoint: Run, small: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    process = start([*small, "cluster.save_seconds=0.2"], tmp_path, environment)
+    await_training(tmp_path)
+    assert "cancelled the launch" in growpoint("cancel", "demo", cwd=tmp_path).stdout
+    assert process.wait(timeout=30) == 1
+    assert "nothing is running" in growpoint("cancel", "demo", cwd=tmp_path).stdout
+    found = json.loads(growpoint("status", "demo", "--json", cwd=tmp_path).stdout)
+    assert found["stages"]["running"] == 0
+    assert found["stages"]["done"] > 0

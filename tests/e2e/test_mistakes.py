@@ -1,0 +1,129 @@
+"""Bad input: one clear error, exit code 2, no traceback, nothing written."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Run
+
+Launched = tuple[Path, "subprocess.CompletedProcess[str]"]
+FORM = re.compile(r"\Aerror: [^A-Z].*[^.\n]\n(  \S.*\n)*\Z")
+
+
+def complaint(said: "subprocess.CompletedProcess[str]") -> str:
+    """The error, which must have the form of all errors."""
+    assert FORM.match(said.stderr), said.stderr
+    assert "Traceback" not in said.stdout + said.stderr
+    return said.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["pln", "demo"], "no command `pln`"),
+        (["plan", "demmo"], "no sweep `demmo`"),
+        (["plan"], "sweep"),
+        (["plan", "demo", "--jsn"], "no option --jsn"),
+        (["plan", "demo", "growht.0.factor=3"], "no key `growht`"),
+        (["launch", "demo", "growth.0.order=interpoze"], "cannot be 'interpoze'"),
+        (["launch", "demo", "+a=1"], "does not set a key"),
+        (["launch", "demo", "recipe.lr=nan"], "recipe.lr cannot be nan"),
+        (["launch", "demo", "seeds=[-1]"], "seeds.0 cannot be -1"),
+        (["launch", "demo", "model.family=olmo"], "no family `olmo`"),
+        (["launch", "demo", "data=text", "data.paths=[/nowhere/*.txt]"], "no file was found"),
+        (
+            ["launch", "demo", "budgets={of: total, unit: tokens, at: [100000]}"],
+            "smaller than what is already spent",
+        ),
+        (["launch", "demo", "budgets.at=[1]"], "less than one batch"),
+        (["launch", "demo", "exclude=[{seed: [0]}]"], "has no cells"),
+        (["launch", "demo", "cluster=slurm"], "cluster.partition is not set"),
+        (["recommend", "demo", "--extra", "-1"], "--extra"),
+        (["recommend", "demo", "--extra", "lots"], "--extra"),
+        (["grow", "nowhere", "--to", "x"], "nowhere"),
+        (["grow", "."], "--to"),
+    ],
+)
+def test_nothing_is_written(words: list[str], says: str, growpoint: Run, tmp_path: Path) -> None:
+    assert says in complaint(growpoint(*words, cwd=tmp_path, code=2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_written(growpoint: Run, small: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = growpoint("launch", "demo", *small, "store=file", cwd=tmp_path, code=2)
+    assert "the store cannot be written" in said.stderr
+    assert "Traceback" not in said.stderr
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_store_of_a_newer_version(growpoint: Run, small: list[str], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "growpoint.json").write_text(json.dumps({"version": 99}))
+    for command in ("plan", "launch"):
+        said = growpoint(command, "demo", *small, cwd=tmp_path, code=2)
+        assert "newer growpoint" in complaint(said)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "growpoint.json"]
+
+
+def test_nothing_finished_yet(launched: Launched, growpoint: Run, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(launched[0], store)
+    for record in store.glob("runs/evaluate-*/record.json"):
+        record.unlink()
+    for command in ("results", "fit", "plot", "report", "recommend"):
+        assert "finished" in complaint(growpoint(command, "demo", cwd=store, code=2))
+
+
+def test_a_corpus_shorter_than_a_batch(growpoint: Run, small: list[str], tmp_path: Path) -> None:
+    for name in "abcdefghij":
+        (tmp_path / f"{name}.txt").write_text(f"a few words of {name}. " * 5)
+    words = [word for word in small if not word.startswith("data.paths")]
+    asked = [*words, f"data.paths=[{tmp_path}/*.txt]", "data.heldout_share=0.3", "store=store"]
+    said = growpoint("launch", "demo", *asked, cwd=tmp_path, code=1)
+    assert "Traceback" not in said.stdout + said.stderr
+    status = growpoint("status", "demo", "store=store", "--json", cwd=tmp_path, code=1)
+    failed = [s for s in json.loads(status.stdout)["unfinished"] if s["state"] == "failed"]
+    assert failed
+    assert all("corpus" in stage["error"] for stage in failed)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_checkpoint_is_named(
+    damage: str, launched: Launched, growpoint: Run, small: list[str], tmp_path: Path
+) -> None:
+    """A checkpoint is broken, and the score that needs it runs again."""
+    store = tmp_path / "store"
+    shutil.copytree(launched[0], store)
+    plan = json.loads((store / "plans/demo/plan.json").read_text())
+    cell = next(cell for cell in plan["cells"] if cell["arm"] == "grow" and cell["point"] == 2)
+    (store / "runs" / cell["stage"] / "record.json").unlink()
+    weights = store / "runs" / cell["trained"] / "checkpoint" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    weights.unlink()
+    if damage != "remove":
+        content[-1] ^= 1
+        weights.write_bytes(content if damage == "flip" else content[:-100])
+    growpoint("launch", "demo", *small, cwd=store, code=1)
+    status = growpoint("status", "demo", "--json", cwd=store, code=1)
+    failed = [s for s in json.loads(status.stdout)["unfinished"] if s["state"] == "failed"]
+    assert [stage["stage"] for stage in failed] == [cell["stage"]]
+    assert "model.safetensors" in failed[0]["error"]
+
+
+def test_a_diverging_stage_fails_alone(growpoint: Run, small: list[str], tmp_path: Path) -> None:
+    asked = ["points.at=[0]", "exclude=[]", "growth=[{kind: depth}]", "budgets.at=[2e10]"]
+    wild = ["branch.lr_ratio=100", "recipe.lr=10", "recipe.clip=1e30", "recipe.warmup_tokens=0"]
+    said = growpoint("launch", "demo", *small, *asked, *wild, cwd=tmp_path, code=1)
+    status = growpoint("status", "demo", "--json", cwd=tmp_path, code=1)
+    found = json.loads(status.stdout)
+    failed = [stage for stage in found["unfinished"] if stage["state"] == "failed"]
+    assert failed
+    assert all("diverged at step" in stage["error"] for stage in failed)
+    assert "diverged at step" in said.stdout
+    # What did not depend on them was done: at least the networks and the growth.
+    assert found["stages"]["done"] >= 3

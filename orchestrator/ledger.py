@@ -64,7 +64,7 @@ class Ledger:
         }
 
     def _append(self, entry: Mapping[str, Any]) -> None:
-        # A line that a full disk or a crash cut short is skipped, and must not swallow the next one.
+        # A line that a full disk or a crash cut short must not swallow the next one.
         before = self.path.read_bytes() if self.path.exists() else b""
         torn = bool(before) and not before.endswith(b"\n")
         with self.path.open("ab") as file:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import conf
 from sweeps import config
 from sweeps.errors import GrowpointError
 
@@ -70,14 +71,12 @@ def test_a_sweep_file_may_lie_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_ones_own_adds_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GROWPOINT_CONFIG", raising=False)
+    # Set, so that what the command sets is undone after the test.
+    monkeypatch.setenv("GROWPOINT_CONFIG", "")
     (tmp_path / "model").mkdir()
-    shipped = (config.conf.FOLDER / "model" / "olmoe_tiny.yaml").read_text()
+    shipped = (conf.FOLDER / "model" / "olmoe_tiny.yaml").read_text()
     (tmp_path / "model" / "mine.yaml").write_text(shipped.replace("layers: 2", "layers: 3"))
-    try:
-        request = config.load("demo", ["model=mine"], tmp_path)
-    finally:
-        config.os.environ.pop("GROWPOINT_CONFIG", None)
+    request = config.load("demo", ["model=mine"], tmp_path)
     assert request.sweeps[0][0].model.layers == 3
 
 

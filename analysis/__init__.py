@@ -1,0 +1,1 @@
+"""Understanding: records, laws, fits, the recommendation, figures, the report."""

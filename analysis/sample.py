@@ -1,0 +1,62 @@
+"""Which cells a fit is for, and what could as well have been fitted to them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis import solve
+from analysis.laws import Design, Law, Unit
+from analysis.metrics import FloatArray
+
+LEVEL = 0.90  # of every interval
+
+
+@dataclass(frozen=True, order=True)
+class Which:
+    """The cells that enter one fit: one arm of one variant, and never two growths at once."""
+
+    variant: str
+    arm: str
+    growth: str
+    extra_flops: float | None = None  # only the cells of this extra budget
+
+    def label(self) -> str:
+        """As people name it."""
+        name = self.arm if self.growth == "-" else f"{self.arm}, {self.growth}"
+        return f"{name} ({self.variant})" if self.variant else name
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What could as well have been fitted: parameter sets and how draws are made of them."""
+
+    law: type[Law]
+    unit: Unit
+    inner: FloatArray  # (parameters,), the fit, in the solver's coordinates
+    others: FloatArray  # (sets, parameters)
+    mix: FloatArray | None  # (draws, sets), or None where each set is a draw
+
+    def point(self, design: Design) -> FloatArray:
+        """L by the fit itself: (cells,)."""
+        return np.asarray(solve.predict(self.law, self.inner[None], design.per(self.unit))[0])
+
+    def draws(self, design: Design) -> FloatArray:
+        """L by each draw: (draws, cells)."""
+        sets = solve.predict(self.law, self.others, design.per(self.unit))
+        if self.mix is None:
+            return sets
+        return np.asarray(self.point(design) + self.mix @ (sets - sets.mean(axis=0)))
+
+    def parameters(self) -> FloatArray:
+        """Parameters of each draw, in FLOPs: (draws, parameters)."""
+        inner = self.others
+        if self.mix is not None:
+            inner = self.inner + self.mix @ (self.others - self.others.mean(axis=0))
+        inner = np.clip(inner, *solve.bounds(self.law))
+        return np.array([in_flops(self.law, row, self.unit).values() for row in inner])
+
+
+def in_flops(law: type[Law], inner: FloatArray, unit: Unit) -> Law:
+    """A fitted law from the solver's coordinates."""
+    values = solve.outer(law, inner)
+    return law(*(float(value) for value in values)).rescaled(unit)

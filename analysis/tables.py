@@ -1,0 +1,124 @@
+"""Rows of the tables that the terminal and the report share."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.compare import compare
+from analysis.evidence import Correlation, Pair
+from analysis.fit import Fit
+from analysis.fits import Fits
+from analysis.metrics import METRICS, Metric
+from analysis.sample import Which
+from orchestrator import text
+
+Table = tuple[list[str], list[list[str]]]  # header, rows; the first column is text
+
+
+def results(frame: pd.DataFrame) -> Table:
+    """Every finished cell."""
+    header = ["arm", "growth", "sunk", "extra", "seed", "loss", "accuracy %", "choice %", "stage"]
+    rows = []
+    for cell in frame.to_dict("records"):
+        rows.append(
+            [
+                str(cell["arm"]) + (f" ({cell['variant']})" if cell["variant"] else ""),
+                str(cell["growth"]),
+                text.flops(cell["sunk_flops"]),
+                text.flops(cell["extra_flops"]),
+                str(cell["seed"]),
+                f"{cell['val_loss']:.4f} ± {cell['val_loss_se']:.4f}",
+                _share(cell["accuracy"], cell["accuracy_se"]),
+                _share(cell["choice_accuracy"], cell["choice_accuracy_se"]),
+                str(cell["stage"]),
+            ]
+        )
+    return header, rows
+
+
+def _share(value: float, se: float) -> str:
+    return "-" if math.isnan(value) else f"{value * 100:.2f} ± {se * 100:.2f}"
+
+
+def name(which: Which) -> str:
+    """The cells of a fit, with their extra budget if it is one."""
+    at = f", extra {text.flops(which.extra_flops)}" if which.extra_flops is not None else ""
+    return which.label() + at
+
+
+def laws(found: Sequence[Fit], metric: Metric) -> Table:
+    """Laws held against each other on the same cells, best first."""
+    header = ["law", "held-out", "vs best ± se", "AICc", "diagnosis"]
+    rows = []
+    for row in compare(list(found)):
+        behind = "0"
+        if row.behind or row.behind_se:
+            behind = f"{metric.text(row.behind)} ± {metric.text(row.behind_se)}"
+        rows.append(
+            [
+                row.fit.law.name,
+                metric.text(row.fit.held_out),
+                behind,
+                f"{row.fit.aicc:.1f}",
+                row.fit.diagnosis() or "nothing found",
+            ]
+        )
+    return header, rows
+
+
+def parameters(found: Fit) -> Table:
+    """A fitted law's parameters with their 90 % intervals."""
+    header = ["parameter", "value", "90 %", "meaning"]
+    says = found.law.meta("says")
+    rows = [
+        [each, f"{value:.4g}", f"{low:.3g} to {high:.3g}", meaning]
+        for each, value, (low, high), meaning in zip(
+            found.law.names(), found.law.values(), found.intervals, says, strict=True
+        )
+    ]
+    return header, rows
+
+
+def correlations(found: Sequence[Correlation]) -> Table:
+    """Does the metric go with sunk compute, at each extra budget?"""
+    header = ["metric", "growth", "extra", "cells", "Spearman", "p", "Pearson, log10", "p"]
+    return header, [
+        [
+            row.metric,
+            row.growth + (f" ({row.variant})" if row.variant else ""),
+            text.flops(row.extra_flops),
+            str(row.cells),
+            f"{row.spearman:+.3f}",
+            _p(row.spearman_p),
+            "-" if math.isnan(row.pearson) else f"{row.pearson:+.3f}",
+            _p(row.pearson_p),
+        ]
+        for row in found
+    ]
+
+
+def _p(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2g}"
+
+
+def pairs(found: Sequence[Pair]) -> Table:
+    """Growing less the un-grown control."""
+    header = ["metric", "growth", "extra", "pairs", "growing less continuing"]
+    return header, [
+        [
+            row.metric,
+            row.growth + (f" ({row.variant})" if row.variant else ""),
+            text.flops(row.extra_flops),
+            str(row.pairs),
+            f"{METRICS[row.metric].text(row.difference, '+')} ± "
+            f"{METRICS[row.metric].text(row.se)} {METRICS[row.metric].unit}",
+        ]
+        for row in found
+    ]
+
+
+def skipped(found: Fits) -> list[str]:
+    """Which laws were not fitted, and why; once for all metrics."""
+    lines = [f"{name(each.which)}: {each.law} not fitted, {each.reason}" for each in found.skipped]
+    return list(dict.fromkeys(lines))

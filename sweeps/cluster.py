@@ -14,7 +14,7 @@ class Local(Description):
     workers: PositiveInt | None = None
     threads: PositiveInt = 1
     gpus: Annotated[int, Field(ge=0)] | None = None
-    flops_per_second: PositiveFloat = 3e10
+    flops_per_second: PositiveFloat = 2e10
     save_seconds: PositiveFloat = 60.0
 
 

@@ -1,0 +1,235 @@
+"""Families: how an architecture names and shapes its tensors, read from conf/family/*.yaml."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache
+from math import prod
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+import conf
+from sweeps.errors import GrowpointError, nearest
+from sweeps.schema import Description
+
+# A shape is a list of sums of products of sizes: [heads*head_dim, hidden].
+Shape = tuple[Annotated[str, BeforeValidator(str)], ...]
+Shapes = dict[str, Shape]
+
+CONFIG_FOLDER_VARIABLE = "GROWPOINT_CONFIG"
+
+
+class Attention(Description):
+    """Widths of one head, as sums of products of sizes: what its FLOPs follow from."""
+
+    query_key: str = "head_dim"
+    value: str = "head_dim"
+
+
+class Stacked(Description):
+    """Names of the layout that keeps all experts of a layer in one tensor."""
+
+    router: Shapes = Field(default_factory=dict)
+    expert: Shapes = Field(default_factory=dict)
+
+
+class Family(Description):
+    """Names of one architecture. Not hashed: a typo put right here must not rename runs.
+
+    docs/families.md explains every key. Tensor names under `layer`, `dense`, `sparse`, `router`,
+    `expert` and `stacked` follow `prefix`; conditions name a setting, or say `not SETTING`.
+    """
+
+    name: str
+    model_type: str
+    config: dict[str, tuple[str, ...]]
+    settings: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    fixed: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    dense_list: str | None = None
+    sparse_step: str | None = None
+    per_layer: tuple[str, ...] = ()
+    leading: tuple[str, ...] = ()
+    last_layer: str | None = None
+    predicts: str | None = None
+    scaled_by_width: dict[str, str] = Field(default_factory=dict)
+    divided_by_width: dict[str, str] = Field(default_factory=dict)
+    tensors_divided_by_width: tuple[str, ...] = ()
+    zeroed_by_depth: tuple[str, ...] = ()
+    refuses: dict[Literal["depth", "width"], str] = Field(default_factory=dict)
+    prefix: str = "model.layers.{layer}."
+    embedding: Shapes
+    head: Shapes
+    outside: Shapes
+    layer: Shapes
+    dense: Shapes = Field(default_factory=dict)
+    sparse: Shapes = Field(default_factory=dict)
+    router: Shapes
+    expert: Shapes
+    stacked: Stacked = Stacked()
+    given: dict[str, str] = Field(default_factory=dict)
+    buffers: tuple[str, ...] = ()
+    quantised: tuple[str, ...] = ("_scale_inv", "_scale", "_blocks", "_scales")
+    attention: Attention = Attention()
+    source: str = ""
+
+    @cached_property
+    def templates(self) -> dict[str, tuple[str, Shape]]:
+        """(section, shape) by name after the prefix, of both layouts on disk."""
+        return {
+            name: (section, expressions)
+            for stacked in (True, False)
+            for section in ("layer", "dense", "sparse", "router", "expert")
+            for name, expressions in section_shapes(self, section, stacked).items()
+        }
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _one_key_or_several(cls, value: Mapping[str, object]) -> dict[str, object]:
+        return {size: (key,) if isinstance(key, str) else key for size, key in value.items()}
+
+    @field_validator("scaled_by_width", "divided_by_width", mode="before")
+    @classmethod
+    def _always_or_when(cls, value: object) -> object:
+        return dict.fromkeys(value, "") if isinstance(value, list | tuple) else value
+
+
+def folders() -> tuple[Path, ...]:
+    """Where families are looked for: the user's own configuration folder first."""
+    own = os.environ.get(CONFIG_FOLDER_VARIABLE)
+    return ((Path(own) / "family",) if own else ()) + (conf.FOLDER / "family",)
+
+
+def known() -> list[str]:
+    """Names of all families that can be loaded."""
+    return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
+
+
+def find(name: str) -> Family | None:
+    """The family called `name`, if there is one. Raises GrowpointError if its file is wrong."""
+    paths = (folder / f"{name}.yaml" for folder in folders())
+    return next((_parse(path) for path in paths if path.is_file()), None)
+
+
+def load(name: str) -> Family:
+    """The family called `name`. Raises GrowpointError if there is none or its file is wrong."""
+    found = find(name)
+    if found:
+        return found
+    names = known()
+    raise GrowpointError(
+        f"there is no family `{name}`",
+        [("known", ", ".join(names))],
+        f"model.family={nearest(name, names)}",
+    )
+
+
+@lru_cache
+def _parse(path: Path) -> Family:
+    try:
+        return Family.model_validate(yaml.safe_load(path.read_text()))
+    except (ValidationError, yaml.YAMLError) as error:
+        first = str(error).splitlines()
+        raise GrowpointError(
+            "a family file cannot be read",
+            [("file", path), ("says", " ".join(first[1:3]).strip() or first[0])],
+            "compare it with conf/family/olmoe.yaml",
+        ) from error
+
+
+def of_model_type(model_type: str) -> Family:
+    """The family that describes Hugging Face checkpoints of this `model_type`."""
+    names = known()
+    # The file of the same name first: a mistake in another file must not stand in the way.
+    for family in map(load, sorted(names, key=lambda name: name != model_type)):
+        if family.model_type == model_type:
+            return family
+    raise GrowpointError(
+        f"no family describes checkpoints of model_type `{model_type}`",
+        [("known", ", ".join(names))],
+        "describe it in a file conf/family/NAME.yaml, like conf/family/olmoe.yaml",
+    )
+
+
+def evaluate(expression: str, sizes: Mapping[str, int]) -> int:
+    """Value of a sum of products such as `heads*nope + heads*rope` or `2*hidden`."""
+    terms = (term.split("*") for term in expression.split("+"))
+    return sum(prod(_size(factor, sizes) for factor in term) for term in terms)
+
+
+def _size(factor: str, sizes: Mapping[str, int]) -> int:
+    word = factor.strip()
+    if word.isdigit():
+        return int(word)
+    if word not in sizes:
+        raise GrowpointError(
+            f"a family's shape names the unknown size `{word}`",
+            [("known", ", ".join(sorted(sizes)))],
+            "give it under `model` or `model.settings`",
+        )
+    return int(sizes[word])
+
+
+def shape(expressions: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """A shape in numbers."""
+    return tuple(evaluate(expression, sizes) for expression in expressions)
+
+
+def holds(condition: str, settings: Mapping[str, object]) -> bool:
+    """Whether `use_bias and not rank` is true; the empty condition is."""
+    words = [word.strip() for word in condition.split(" and ") if word.strip()]
+    return all(
+        not settings.get(word.removeprefix("not ").strip())
+        if word.startswith("not ")
+        else bool(settings.get(word))
+        for word in words
+    )
+
+
+def sections(
+    family: Family, dense: bool, settings: Mapping[str, object], stacked: bool = False
+) -> Iterator[tuple[str, str, Shape]]:
+    """(section, name after the prefix, shape) of all tensors of one dense or sparse layer."""
+    names = ("layer", "dense") if dense else ("layer", "sparse", "router", "expert")
+    for section in names:
+        for name, expressions in section_shapes(family, section, stacked).items():
+            if holds(family.given.get(name, ""), settings):
+                yield section, name, expressions
+
+
+def section_shapes(family: Family, section: str, stacked: bool) -> Shapes:
+    """Shapes of a section; what the stacked layout does not rename stays as it is."""
+    separate: Shapes = getattr(family, section)
+    other: Shapes = getattr(family.stacked, section, {}) if stacked else {}
+    return other or separate
+
+
+class Place(NamedTuple):
+    """Where a tensor belongs: `template` is its name in the family's file."""
+
+    section: str
+    template: str
+    shape: Shape
+    layer: int | None = None
+    expert: int | None = None
+
+
+def place(family: Family, name: str) -> Place | None:
+    """The place of a tensor by its name on disk, in either layout; None if the family has none."""
+    for section in ("embedding", "head", "outside"):
+        shapes: Shapes = getattr(family, section)
+        if name in shapes:
+            return Place(section, name, shapes[name])
+    before, after = family.prefix.split("{layer}")
+    found = re.match(rf"^{re.escape(before)}(\d+){re.escape(after)}(.+)$", name)
+    if not found:
+        return None
+    layer, rest = int(found[1]), found[2]
+    number = re.search(r"(?<=\.)\d+(?=\.)", rest)
+    template = rest[: number.start()] + "{expert}" + rest[number.end() :] if number else rest
+    if template not in family.templates:
+        return None
+    section, expressions = family.templates[template]
+    return Place(section, template, expressions, layer, int(number[0]) if number else None)

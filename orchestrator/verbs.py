@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import checkpoint, claim
 from orchestrator.store import Store
+from sweeps import cost
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train, shares_start
@@ -82,6 +83,7 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
         partial=run / "partial",
         stream_folder=corpus,
         metrics=run / "metrics.jsonl",
+        trunk_tokens=cost.trained_tokens(stage.after) if stage.after else 0,
         stop=work.stop,
         save_seconds=work.circumstance.save_seconds,
         threads=work.circumstance.threads,

@@ -1,0 +1,230 @@
+"""Prepare a corpus: split by document, tokenize, and write files that training maps into memory."""
+
+import json
+import math
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from orchestrator import tokenfiles
+from orchestrator import tokenizer as tokenizers
+from orchestrator.documents import Document, documents, rank
+from orchestrator.store import sync_folder, unwritable
+from orchestrator.tokens import FORMAT
+from sweeps.data import Bpe, Corpus, Hub, Stdlib, Text, Tokens, fingerprint
+from sweeps.errors import GrowpointError
+from sweeps.schema import asked
+
+# So much text is encoded at once: enough to keep every core busy, little enough to stay small
+# (an encoding takes some hundred bytes of memory a token).
+CHUNK_CHARACTERS = 1_000_000
+
+
+class Progress(Protocol):
+    """Told what is being done (`tokenizer` or `tokens`) and how many characters are behind."""
+
+    def __call__(self, step: str, characters: int) -> None: ...
+
+
+def prepare(
+    data: Stdlib | Text | Hub | Tokens,
+    corpus: Corpus,
+    folder: Path,
+    *,
+    on_progress: Progress | None = None,
+) -> None:
+    """Write the tokens of `corpus` into `folder`, whole or not at all; nothing if it is there.
+
+    train.bin and heldout.bin (little-endian uint16, uint32 above 65536 tokens), heldout_ends.npy
+    (where its documents end), tokenizer.json, corpus.json. Existing token files stay where they
+    are. Raises GrowpointError if the sources changed since planning, or make no corpus.
+    """
+    if (folder / "corpus.json").exists():
+        return
+    _unchanged(data, corpus)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        aside.mkdir(parents=True)
+        if isinstance(data, Tokens):
+            info = tokenfiles.described(data)
+        else:
+            info = _written(data, aside, on_progress or _silent)
+        _publish({"format": FORMAT, "corpus": asked(corpus), **info}, aside, folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _silent(step: str, characters: int) -> None:
+    """Nobody listens."""
+
+
+def _unchanged(data: Stdlib | Text | Hub | Tokens, corpus: Corpus) -> None:
+    now = fingerprint(data)
+    if now != corpus.fingerprint:
+        raise GrowpointError(
+            "the corpus is not the one that was planned: its files have changed",
+            [("planned", corpus.fingerprint), ("found", now)],
+            "put the files back, or plan and launch again with the new ones",
+        )
+
+
+def _publish(info: dict[str, Any], aside: Path, folder: Path) -> None:
+    (aside / "corpus.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+    for path in aside.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    sync_folder(aside)
+    try:
+        aside.rename(folder)
+    except OSError:
+        # Somebody else finished the very same corpus first.
+        if not (folder / "corpus.json").exists():
+            raise
+    sync_folder(folder.parent)
+
+
+def _written(data: Stdlib | Text | Hub, aside: Path, progress: Progress) -> dict[str, Any]:
+    tokenizer, end = _tokenizer(data, progress)
+    tokenizers.save(tokenizer, end, aside)
+    dtype = "<u2" if data.tokenizer.vocabulary <= 65536 else "<u4"
+    with (aside / "train.bin").open("wb") as first, (aside / "heldout.bin").open("wb") as second:
+        train, heldout = _Half(first, "train.bin", dtype), _Half(second, "heldout.bin", dtype)
+        behind = 0
+        for chunk in _chunks(_pieces(data, train, heldout)):
+            _encode(chunk, tokenizer, end)
+            behind += sum(len(piece.text) for piece in chunk)
+            progress("tokens", behind)
+    _require_both(data, train, heldout)
+    np.save(aside / "heldout_ends.npy", np.array(heldout.ends, dtype=np.int64))
+    return {
+        "vocabulary": data.tokenizer.vocabulary,
+        "end_of_document": end,
+        "train": train.described(),
+        "heldout": {**heldout.described(), "ends": "heldout_ends.npy"},
+        "made_by": {"python": platform.python_version(), "tokenizers": version("tokenizers")},
+    }
+
+
+def _tokenizer(data: Stdlib | Text | Hub, progress: Progress) -> tuple[Tokenizer, int]:
+    if not isinstance(data.tokenizer, Bpe):
+        return tokenizers.existing(data.tokenizer)
+    learnt = (document.text for document in documents(data) if not _is_heldout(data, document))
+    return tokenizers.trained(data.tokenizer, _counted(learnt, "tokenizer", progress)), 0
+
+
+def _is_heldout(data: Stdlib | Text | Hub, document: Document) -> bool:
+    return rank(data.seed, document.text) < data.heldout_share
+
+
+def _counted(texts: Iterable[str], step: str, progress: Progress) -> Iterator[str]:
+    behind = 0
+    for text in texts:
+        yield text
+        behind += len(text)
+        progress(step, behind)
+
+
+@dataclass
+class _Half:
+    """One of the two token files while it is written."""
+
+    file: BinaryIO
+    name: str
+    dtype: str
+    tokens: int = 0
+    characters: int = 0
+    ends: list[int] = field(default_factory=list)
+
+    def add(self, ids: list[int]) -> None:
+        self.file.write(np.array(ids, dtype=self.dtype).tobytes())
+        self.tokens += len(ids)
+
+    def described(self) -> dict[str, Any]:
+        size = self.tokens * np.dtype(self.dtype).itemsize
+        place = {"path": self.name, "dtype": self.dtype, "offset": 0}
+        return {
+            "documents": len(self.ends),
+            "characters": self.characters,
+            "tokens": self.tokens,
+            "parts": [{**place, "tokens": self.tokens, "bytes": size}],
+        }
+
+
+class _Piece(NamedTuple):
+    """A document, or part of a long one."""
+
+    half: _Half
+    text: str
+    last: bool
+
+
+def _pieces(data: Stdlib | Text | Hub, train: _Half, heldout: _Half) -> Iterator[_Piece]:
+    for document in documents(data):
+        half = heldout if _is_heldout(data, document) else train
+        start, text = 0, document.text
+        while start < len(text):
+            end = _cut(text, start)
+            yield _Piece(half, text[start:end], end == len(text))
+            start = end
+
+
+def _cut(text: str, start: int) -> int:
+    """Where a piece that begins at `start` ends: after a line, where no merge reaches across."""
+    end = start + CHUNK_CHARACTERS
+    if end >= len(text):
+        return len(text)
+    return text.rfind("\n", start, end) + 1 or end
+
+
+def _chunks(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    chunk: list[_Piece] = []
+    for piece in pieces:
+        chunk.append(piece)
+        if sum(len(piece.text) for piece in chunk) >= CHUNK_CHARACTERS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _encode(chunk: Sequence[_Piece], tokenizer: Tokenizer, end: int) -> None:
+    texts = [piece.text for piece in chunk]
+    for piece, encoding in zip(
+        chunk, tokenizer.encode_batch_fast(texts, add_special_tokens=False), strict=True
+    ):
+        piece.half.characters += len(piece.text)
+        piece.half.add([*encoding.ids, end] if piece.last else encoding.ids)
+        if piece.last:
+            piece.half.ends.append(piece.half.tokens)
+
+
+def _require_both(data: Stdlib | Text | Hub, train: _Half, heldout: _Half) -> None:
+    if train.ends and heldout.ends:
+        return
+    ranks = sorted({rank(data.seed, document.text) for document in documents(data)})
+    if not ranks:
+        raise GrowpointError(
+            "the corpus is empty: its files hold no text",
+            [("kind", data.kind)],
+            "data.paths=[FOLDER]",
+        )
+    missing = "training" if heldout.ends else "held-out"
+    # Just above the lowest rank, one document is held out, and the rest stays for training.
+    share = (math.floor(ranks[0] * 1000) + 1) / 1000
+    alone = len(ranks) == 1 or share >= 1
+    raise GrowpointError(
+        f"the corpus has no {missing} document",
+        [("documents", len(ranks)), ("heldout_share", data.heldout_share)],
+        "add documents: one alone cannot be split" if alone else f"data.heldout_share={share:g}",
+    )

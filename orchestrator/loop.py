@@ -1,0 +1,168 @@
+"""The state of a phase of training in memory, moved forward step by step."""
+
+import inspect
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from orchestrator import models
+from orchestrator.optimizer import Optimizer
+from orchestrator.phase import Position
+from orchestrator.tokens import Stream
+from sweeps.errors import GrowpointError
+from sweeps.stages import Train
+
+Log = Callable[[dict[str, Any]], None]
+
+# Of one forward and backward pass; longer batches are summed up from several. More tokens keep a
+# GPU busier, but logits of a 50k vocabulary take 200 kB a token.
+MICRO_BATCH_TOKENS = 16384
+
+
+class Diverged(GrowpointError):  # noqa: N818 - it says what happened
+    """The loss or the gradient is no longer a number."""
+
+
+class Loop:
+    """One phase: weights, optimizer, position. `says` are told what `say` reports."""
+
+    def __init__(
+        self, do: Train, folder: Path, start: Position, stream: Stream, device: str
+    ) -> None:
+        self.recipe = do.recipe
+        self.position = start
+        self.says: list[Log] = []
+        self._all = do.tokens
+        self._end = do.tokens if do.ends else math.inf
+        self._stream, self._device, self._first = stream, device, start
+        model = models.load(folder, device)
+        model.train()
+        self.optimizer = Optimizer(model, do.recipe)
+        if start.folder:
+            self.optimizer.load(start.folder, self.steps)
+        self._routed = "output_router_logits" in inspect.signature(model.forward).parameters
+        self._waiting: list[_Seen] = []
+        self._began = self._said = (time.perf_counter(), start.tokens)
+
+    @property
+    def steps(self) -> int:
+        """Updates so far."""
+        return self.position.tokens // self.recipe.batch_tokens
+
+    @property
+    def ended(self) -> bool:
+        """Whether the phase is at its end."""
+        return self.position.tokens >= self._all
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens per second since the loop began."""
+        return _per_second(self._began, self.position.tokens)
+
+    def step(self) -> None:
+        """One batch: forward, backward, clip, update."""
+        tokens = self.position.tokens
+        rows = torch.from_numpy(self._stream.batch(tokens, self.recipe.batch_sequences))
+        loss, router = self._backward(rows.to(self._device, non_blocking=True))
+        norm = self.optimizer.clip()
+        lr = self.recipe.lr_at(tokens, self._end)
+        self._waiting.append(_Seen(self.steps + 1, tokens, lr, loss, router, norm))
+        if norm.device.type == "cpu":
+            self._require_finite()
+        self.optimizer.step(lr)
+        self.position = replace(self.position, tokens=tokens + self.recipe.batch_tokens)
+
+    def _backward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gradients of one batch of [B, T + 1] tokens; its mean loss, and the router's."""
+        size = max(1, MICRO_BATCH_TOKENS // self.recipe.sequence_tokens)
+        losses, routers = [], []
+        for part in rows.split(size):
+            share = len(part) / len(rows)
+            loss, router = self._losses(part)
+            whole = loss if router is None else loss + self.recipe.router_loss * router
+            (whole * share).backward()
+            self.optimizer.collect()
+            losses.append(loss.detach() * share)
+            if router is not None:
+                routers.append(router.detach() * share)
+        return torch.stack(losses).sum(), torch.stack(routers).sum() if routers else None
+
+    def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        extra = {"output_router_logits": True} if self._routed else {}
+        came = self.optimizer.compute(input_ids=rows[:, :-1], use_cache=False, **extra)
+        loss = cross_entropy(came.logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+        router = getattr(came, "aux_loss", None)
+        return loss, router if isinstance(router, Tensor) else None
+
+    def settle(self) -> None:
+        """Check all steps so far, and bring the position's loss and seconds up to date."""
+        if self._waiting:
+            self._require_finite()
+            seconds = self._first.seconds + time.perf_counter() - self._began[0]
+            self.position = replace(
+                self.position, seconds=seconds, loss=float(self._waiting[-1].loss)
+            )
+
+    def _require_finite(self) -> None:
+        # On a GPU the numbers of several steps are fetched at once, before anything is saved: each
+        # fetch waits for the GPU to finish.
+        numbers = torch.stack([torch.stack((seen.loss, seen.norm)) for seen in self._waiting])
+        fine = torch.isfinite(numbers).all(dim=1).tolist()
+        for seen, is_fine in zip(self._waiting, fine, strict=True):
+            if not is_fine:
+                raise _diverged(seen)
+        del self._waiting[:-1]
+
+    def say(self) -> None:
+        """Log the last step."""
+        self.settle()
+        seen = self._waiting[-1]
+        line = {
+            "step": seen.step,
+            "tokens": self.position.tokens,
+            "loss": float(seen.loss),
+            "router_loss": None if seen.router is None else float(seen.router),
+            "lr": seen.lr,
+            "grad_norm": float(seen.norm),
+            "seconds": round(self.position.seconds, 3),
+            "tokens_per_second": _per_second(self._said, self.position.tokens),
+        }
+        self._said = (time.perf_counter(), self.position.tokens)
+        for say in self.says:
+            say(line)
+
+
+class _Seen(NamedTuple):
+    """What one step showed."""
+
+    step: int
+    tokens: int
+    lr: float
+    loss: Tensor
+    router: Tensor | None
+    norm: Tensor
+
+
+def _per_second(since: tuple[float, int], tokens: int) -> float | None:
+    seconds, before = time.perf_counter() - since[0], since[1]
+    return round((tokens - before) / seconds, 1) if tokens > before and seconds > 0 else None
+
+
+def _diverged(seen: _Seen) -> Diverged:
+    return Diverged(
+        f"training diverged at step {seen.step}",
+        [
+            ("tokens", seen.tokens),
+            ("lr", f"{seen.lr:.3g}"),
+            ("loss", f"{float(seen.loss):.4g}"),
+            ("gradient", f"{float(seen.norm):.4g}"),
+        ],
+        "lower recipe.lr, or lengthen recipe.warmup_tokens",
+    )

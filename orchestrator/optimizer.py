@@ -1,0 +1,124 @@
+"""AdamW on fp32 weights, with a bf16 copy that computes where the recipe says so."""
+
+import copy
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sweeps.errors import GrowpointError
+from sweeps.recipe import Recipe
+
+FILE = "optimizer.safetensors"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class Optimizer:
+    """The weights as they are learnt (`model`, fp32) and as they compute (`compute`).
+
+    In fp32 both are the same. In bf16 the copy takes the gradients and follows after each step:
+    no autocast, which the grouped product of the experts does not know (PyTorch issue 174763), so
+    that everything inside computes in bf16, and sums of many small updates are kept in fp32.
+    """
+
+    def __init__(self, model: PreTrainedModel, recipe: Recipe) -> None:
+        self.model = model
+        self.compute = model if recipe.precision == "fp32" else _bf16(model)
+        self._clip = recipe.clip
+        self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._masters = list(self._named.values())
+        self._working = [p for p in self.compute.parameters() if p.requires_grad]
+        self._adamw = torch.optim.AdamW(
+            _groups(self._masters, recipe.weight_decay),
+            lr=recipe.lr,
+            betas=(recipe.beta1, recipe.beta2),
+            eps=recipe.epsilon,
+            fused=True,
+        )
+        self._start(0)
+
+    def _start(self, step: int) -> None:
+        """Moments of all weights from the beginning, also of those that no token reaches yet."""
+        for weight in self._masters:
+            self._adamw.state[weight] = {
+                "step": torch.tensor(float(step), device=weight.device),
+                **{moment: torch.zeros_like(weight) for moment in MOMENTS},
+            }
+
+    def collect(self) -> None:
+        """Add the gradients of one backward pass to those of the batch, which are fp32."""
+        if self.compute is self.model:
+            return
+        for master, working in zip(self._masters, self._working, strict=True):
+            if working.grad is not None:
+                found = working.grad.to(master.dtype)
+                master.grad = found if master.grad is None else master.grad.add_(found)
+                working.grad = None
+
+    def clip(self) -> Tensor:
+        """Scale the batch's gradient to at most the recipe's norm; returns the norm it had."""
+        for weight in self._masters:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        return nn.utils.clip_grad_norm_(self._masters, self._clip)
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """One update, and gradients forgotten."""
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        if self.compute is not self.model:
+            torch._foreach_copy_(self._working, self._masters)
+
+    def save(self, folder: Path) -> None:
+        """Write the moments as `exp_avg.NAME` and `exp_avg_sq.NAME`."""
+        state = self._adamw.state
+        tensors = {
+            f"{moment}.{name}": state[weight][moment].contiguous()
+            for name, weight in self._named.items()
+            for moment in MOMENTS
+        }
+        save_file(tensors, folder / FILE)
+
+    def load(self, folder: Path, step: int) -> None:
+        """Read moments after `step` updates. Raises GrowpointError if they are of other weights."""
+        self._start(step)
+        with safe_open(folder / FILE, framework="pt") as file:
+            wanted = {f"{moment}.{name}" for name in self._named for moment in MOMENTS}
+            if wanted != set(file.keys()):
+                raise _unlike(folder, sorted(wanted ^ set(file.keys()))[0])
+            for name, weight in self._named.items():
+                for moment in MOMENTS:
+                    found = file.get_tensor(f"{moment}.{name}")
+                    if found.shape != weight.shape:
+                        raise _unlike(folder, f"{moment}.{name}")
+                    self._adamw.state[weight][moment].copy_(found)
+
+
+def _bf16(model: PreTrainedModel) -> PreTrainedModel:
+    # Weights only: rotary frequencies are buffers, and lose their meaning in eight bits.
+    twin = copy.deepcopy(model)
+    for weight in twin.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
+    return twin
+
+
+def _groups(weights: list[nn.Parameter], decay: float) -> list[dict[str, object]]:
+    """Matrices decay; norms and biases, which have one dimension, do not."""
+    return [
+        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": decay},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _unlike(folder: Path, name: str) -> GrowpointError:
+    return GrowpointError(
+        "an optimizer state belongs to other weights",
+        [("file", folder / FILE), ("differs in", name)],
+        f"rm -r {folder}, and launch again",
+    )

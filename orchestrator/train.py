@@ -1,0 +1,155 @@
+"""Train a checkpoint for one phase: fresh AdamW, a schedule, so many tokens by position."""
+
+import contextlib
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrator import phase
+from orchestrator.loop import Log, Loop
+from orchestrator.phase import Metrics, Position
+from orchestrator.tokens import Stream, require
+from sweeps.errors import GrowpointError
+from sweeps.stages import Train
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a phase; `finished` is False if it was stopped and saved before its end.
+
+    `repeated_share` is the share of the phase's tokens that its lineage had read before.
+    """
+
+    finished: bool
+    tokens: int
+    loss: float | None
+    train_seconds: float
+    tokens_per_second: float | None
+    resumed_tokens: int
+    resumed_from: str | None
+    repeated_share: float
+    memory_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON data, for the record."""
+        return asdict(self)
+
+
+def device() -> str:
+    """Where this process trains: its GPU if it has one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def train(
+    do: Train,
+    *,
+    source: Path,
+    target: Path,
+    partial: Path,
+    stream_folder: Path,
+    resume: Iterable[Path] = (),
+    metrics: Path | None = None,
+    log: Log | None = None,
+    trunk_tokens: int = 0,
+    stop: Callable[[], bool] = lambda: False,
+    save_seconds: float = 60.0,
+    log_every_steps: int = 10,
+    threads: int = 1,
+    device: str = "cpu",
+) -> Outcome:
+    """Train `source` by the phase `do` and publish the result as `target`.
+
+    Continues from the furthest whole checkpoint among `resume` and `partial`: everything in a
+    phase is a function of its position in tokens, so on a CPU in fp32 any way of cutting it gives
+    the same bits. Saves to `partial` every `save_seconds` and when `stop()` says so. Raises
+    Diverged for a loss that is not finite (the last partial checkpoint stays), and GrowpointError
+    for a budget of broken batches or a corpus shorter than one. `trunk_tokens` is what the lineage
+    read before this phase, and enters `repeated_share` of the outcome alone.
+    """
+    _require_whole_batches(do)
+    torch.set_num_threads(threads)
+    require(stream_folder, do.corpus)
+    stream = Stream(stream_folder, do.recipe.sequence_tokens, do.seed, do.stream)
+    stream.require_batch(do.recipe.batch_sequences)
+    repeated = stream.overlap(trunk_tokens, do.tokens)
+    phase.tidy(partial, target)
+    done = phase.finished(do, target)
+    if done is not None:
+        return _outcome(True, done, done, None, repeated)
+    start = phase.furthest(do, (*resume, partial))
+    with contextlib.closing(Metrics(metrics, start.tokens)) as lines:
+        loop = Loop(do, start.folder or source, start, stream, device)
+        loop.says = [lines, log] if log else [lines]
+
+        def save() -> None:
+            loop.settle()
+            lines.sync()
+            phase.write_partial(do, loop.optimizer, loop.position, partial, stream_folder)
+
+        ended = _run(loop, stop, save, save_seconds, log_every_steps)
+        if ended:
+            lines.sync()
+            phase.write(do, loop.optimizer, loop.position, target, stream_folder)
+            shutil.rmtree(partial, ignore_errors=True)
+    return _outcome(ended, loop.position, start, loop.speed, repeated)
+
+
+def _require_whole_batches(do: Train) -> None:
+    each = do.recipe.batch_tokens
+    if do.tokens % each:
+        raise GrowpointError(
+            "a phase of training is not a whole number of batches",
+            [("tokens", do.tokens), ("batch", f"{each} tokens")],
+            f"ask for {max(1, round(do.tokens / each)) * each} tokens",
+        )
+
+
+def _run(
+    loop: Loop,
+    stop: Callable[[], bool],
+    save: Callable[[], None],
+    save_seconds: float,
+    log_every_steps: int,
+) -> bool:
+    """Step until the phase ends, or `stop` says so; whether it ended."""
+    saved = time.monotonic()
+    while not loop.ended:
+        if stop():
+            save()
+            return False
+        if time.monotonic() - saved >= save_seconds:
+            save()
+            saved = time.monotonic()
+        loop.step()
+        if loop.steps % log_every_steps == 0 or loop.ended:
+            loop.say()
+    return True
+
+
+def _outcome(
+    ended: bool, position: Position, start: Position, speed: float | None, repeated: float
+) -> Outcome:
+    return Outcome(
+        finished=ended,
+        tokens=position.tokens,
+        loss=position.loss,
+        train_seconds=position.seconds,
+        tokens_per_second=speed,
+        resumed_tokens=start.tokens,
+        resumed_from=str(start.folder) if start.folder else None,
+        repeated_share=repeated,
+        memory_bytes=_memory_bytes(),
+    )
+
+
+def _memory_bytes() -> int:
+    """The most memory this process has held: on its GPU if it has one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,121 @@
+"""Family files: expressions, conditions, names, and errors that say where to look."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import conf
+from sweeps import family as families
+from sweeps.errors import GrowpointError
+from sweeps.family import Family, evaluate, holds, load, of_model_type, place
+
+NUMBERS = st.integers(1, 1000)
+
+
+@given(a=NUMBERS, b=NUMBERS, c=NUMBERS)
+def test_expressions_are_sums_of_products(a: int, b: int, c: int) -> None:
+    sizes = {"a": a, "b": b, "c": c}
+    assert evaluate("a*b + 2*c", sizes) == a * b + 2 * c
+    assert evaluate("7", sizes) == 7
+
+
+def test_unknown_sizes_are_named() -> None:
+    with pytest.raises(GrowpointError, match="`hiden`") as caught:
+        evaluate("2*hiden", {"hidden": 4})
+    assert "hidden" in caught.value.text()
+
+
+@pytest.mark.parametrize(
+    ("condition", "true"),
+    [
+        ("", True),
+        ("bias", True),
+        ("not bias", False),
+        ("rank", False),
+        ("not rank", True),
+        ("bias and not rank", True),
+        ("bias and rank", False),
+        ("absent", False),
+        ("not absent", True),
+    ],
+)
+def test_conditions(condition: str, true: bool) -> None:
+    assert holds(condition, {"bias": True, "rank": None}) is true
+
+
+@pytest.mark.parametrize("name", families.known())
+def test_names_in_a_file_refer_to_what_the_file_has(name: str) -> None:
+    """A slip in a list would silently do nothing: every name must be a tensor or a setting."""
+    family = load(name)
+    assert family.name == name
+    named = {*family.zeroed_by_depth, *family.tensors_divided_by_width, *family.buffers}
+    assert named <= family.templates.keys()
+    assert family.given.keys() <= {*family.templates, *family.head}
+    assert {*family.scaled_by_width, *family.divided_by_width} <= family.settings.keys()
+    words = {
+        word
+        for condition in (*family.given.values(), *family.divided_by_width.values())
+        for word in condition.replace("not ", "").split(" and ")
+        if word
+    }
+    assert words <= family.settings.keys()
+    assert not family.settings.keys() & family.fixed.keys()
+    # Whatever a block adds to the residual stream comes out of one of these two.
+    assert any(item.startswith("self_attn.o_proj") for item in family.zeroed_by_depth)
+
+
+@pytest.mark.parametrize("name", families.known())
+def test_families_are_found_by_the_type_of_their_checkpoints(name: str) -> None:
+    assert of_model_type(load(name).model_type).name == name
+
+
+def test_names_that_a_family_lacks_have_no_place() -> None:
+    family = load("olmoe")
+    for name in ("layers.0.mlp.novel.weight", "novel.weight", "layers.x.mlp.gate.weight"):
+        assert place(family, f"model.{name}") is None
+    found = place(family, "model.layers.12.mlp.experts.3.up_proj.weight")
+    assert found is not None
+    assert (found.section, found.layer, found.expert) == ("expert", 12, 3)
+
+
+def test_unknown_families_are_named_with_the_nearest() -> None:
+    with pytest.raises(GrowpointError, match="`olmo`") as caught:
+        load("olmo")
+    assert caught.value.help == "model.family=olmoe"
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(families.CONFIG_FOLDER_VARIABLE, str(tmp_path))
+    (tmp_path / "family").mkdir()
+    return tmp_path / "family"
+
+
+def test_a_user_can_add_a_family(own_folder: Path) -> None:
+    text = (conf.FOLDER / "family/olmoe.yaml").read_text().replace("olmoe", "mine")
+    (own_folder / "mine.yaml").write_text(text)
+    assert isinstance(load("mine"), Family)
+    assert of_model_type("mine").name == "mine"
+    assert {"mine", "olmoe"} <= set(families.known())
+
+
+@pytest.mark.parametrize("text", ["name: broken", "name: [", "name: broken\nnovel: 1", "3"])
+def test_mistakes_in_a_file_name_the_file_and_stay_there(text: str, own_folder: Path) -> None:
+    (own_folder / "broken.yaml").write_text(text)
+    with pytest.raises(GrowpointError, match="cannot be read") as caught:
+        load("broken")
+    assert "broken.yaml" in caught.value.text()
+    assert of_model_type("olmoe").name == "olmoe"
+
+
+@pytest.mark.parametrize("name", families.known())
+def test_files_say_which_keys_they_set_once(name: str) -> None:
+    family = load(name)
+    raw = yaml.safe_load((conf.FOLDER / f"family/{name}.yaml").read_text())
+    keys = [key for keys in family.config.values() for key in keys]
+    assert len(set(keys)) == len(keys)
+    assert not set(keys) & {*family.settings, *family.fixed}
+    assert raw["model_type"] == family.model_type

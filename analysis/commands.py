@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,14 @@ def recommend(
     total_flops: float | None = None,
     metric: str = "accuracy",
 ) -> int:
-    """Answer: grow, continue or start over? JSON: `Recommendation.to_dict`."""
+    """Answer: grow, continue or start over? JSON: `Recommendation.to_dict`.
+
+    Without a budget, for the largest that the sweep measured.
+    """
     frame, planned = records.load(store, sweep), records.planned(store, sweep)
     question = Question(sunk_flops, extra_flops, total_flops)
+    if extra_flops is None and total_flops is None:
+        question = replace(_unasked(frame), sunk=sunk_flops)
     answer = recommending.recommend(frame, records.metric(metric), question, planned)
     if as_json:
         return _json(answer.to_dict())
@@ -188,13 +194,18 @@ def report(store: Store, sweep: str, *, as_json: bool = False) -> int:
     return 0
 
 
+def _unasked(frame: pd.DataFrame) -> Question:
+    """The question that the sweep itself asks: its largest budget, of the kind it held fixed."""
+    if (frame["budget"] == "total").all():
+        return Question(total=float(np.max(evidence.levels(frame["total_flops"]))))
+    return Question(extra=float(np.max(evidence.levels(frame["extra_flops"]))))
+
+
 def _questions(frame: pd.DataFrame) -> list[Question]:
-    """What a report answers unasked: the deepest checkpoint, each extra budget, and one total."""
-    grown = frame[(frame["arm"] == "grow") & (frame["extra_flops"] > 0)]
-    extra = float(np.max(evidence.levels(grown["extra_flops"])))
-    sunk = np.unique(evidence.levels(grown["sunk_flops"]))
-    middle = float(sunk[len(sunk) // 2])
-    return [Question(sunk=middle, extra=extra), Question(total=middle + extra)]
+    """What a report answers: the sweep's own question, and that for its middle checkpoint."""
+    own = _unasked(frame)
+    sunk = np.unique(evidence.levels(frame["sunk_flops"][frame["arm"] == "grow"]))
+    return [own, replace(own, sunk=float(sunk[len(sunk) // 2]))] if len(sunk) else [own]
 
 
 def _say(words: str) -> None:

@@ -33,6 +33,10 @@ class Metric:
         """From a law's quantity back to the metric."""
         return falling if self.top is None else self.top - falling
 
+    def possible(self, values: FloatArray) -> FloatArray:
+        """`values` without what the metric cannot be: intervals of laws know no such limits."""
+        return np.clip(values, 0.0, self.top)
+
     def text(self, value: float, sign: str = "") -> str:
         """A value or difference as people read it: losses in nats, accuracies in percent."""
         return f"{value * self.shown:{sign}.{self.digits}f}"

@@ -139,10 +139,11 @@ def _logged(store: Store, stages: Mapping[str, Mapping[str, Any]], way: list[str
             for each in _way(stages, stage_id)[:-1]
             if stages[each]["kind"] == "train"
         )
-        lines = [
-            line for line in store.metrics(stage_id) if _usable(line) and line["tokens"] > first
-        ]
-        tokens = np.array([float(line["tokens"]) for line in lines])
+        # A job counts the tokens of its own phase; those of the lineage before it come on top.
+        begun = _tokens_at_end(stages, stages[stage_id]["after"])
+        seen = [(begun + line["tokens"], line) for line in store.metrics(stage_id) if _usable(line)]
+        lines = [line for at, line in seen if at > first]
+        tokens = np.array([float(at) for at, _ in seen if at > first])
         rate = float(stages[stage_id]["flops"]) / max(last - first, 1)
         loss = [float(line["loss"]) for line in lines]
         columns = {"tokens": tokens, "total_flops": spent + (tokens - first) * rate, "loss": loss}

@@ -16,7 +16,6 @@ from typing import Any
 import yaml
 
 from orchestrator import claim, status, text
-from orchestrator.live import reporter
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, write_atomic, write_json
 from sweeps import config, data, plan
@@ -136,6 +135,7 @@ def _same_question(store: Store, made: Plan, arguments: Namespace) -> None:
 
 def _launch_here(store: Store, made: Plan, cluster: Local) -> int:
     from orchestrator import local
+    from orchestrator.live import reporter
 
     with _stoppable() as stop, reporter(store, made.name) as report:
         shot = local.launch(store, made.name, cluster, report, stop)

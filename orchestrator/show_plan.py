@@ -18,7 +18,8 @@ KINDS = ("init", "train", "grow", "evaluate")
 def to_json(store: Store, plan: Plan, cluster: Local | Slurm) -> dict[str, Any]:
     """The plan's totals as data."""
     new = [stage for stage in plan.stages if not store.done(stage.id)]
-    flops = sum(plan.flops(stage) for stage in new)
+    spared = why.spared_flops(store, plan)
+    flops = sum(plan.flops(stage) for stage in new) - spared
     return {
         "sweep": plan.name,
         "cells": len(plan.cells),
@@ -29,6 +30,7 @@ def to_json(store: Store, plan: Plan, cluster: Local | Slurm) -> dict[str, Any]:
         "flops": plan.planned_flops,
         "flops_to_spend": flops,
         "hours": flops / cluster.flops_per_second / 3600,
+        "spared_flops": spared,
         "saved_share": saved_share(plan),
         "stage_ids": [stage.id for stage in plan.stages],
         "cell_list": [
@@ -56,13 +58,16 @@ def show(store: Store, plan: Plan, cluster: Local | Slurm) -> None:
     text.out.print()
     text.out.print(_cells(plan))
     text.out.print()
-    text.out.print(_stages(store, plan, cluster))
+    spared = why.spared_flops(store, plan)
+    text.out.print(_stages(store, plan, cluster, spared))
     saved = plan.wanted_flops - plan.planned_flops
     unit = "GPU" if isinstance(cluster, Slurm) or (cluster.gpus or 0) else "job"
     text.out.print(
         f"\n  shared trunks save {text.flops(saved)} FLOPs ({saved_share(plan):.0%}). "
         f"{unit}-hours assume {text.flops(cluster.flops_per_second)} FLOP/s per {unit}."
     )
+    if spared:
+        text.out.print(f"  going on from finished shorter phases saves {text.flops(spared)} more.")
     _show_why(store, plan)
 
 
@@ -127,12 +132,13 @@ def _span(values: Sequence[float]) -> str:
     return ", ".join(words) if len(words) <= 3 else f"{words[0]} to {words[-1]} ({len(words)})"
 
 
-def _stages(store: Store, plan: Plan, cluster: Local | Slurm) -> Any:
+def _stages(store: Store, plan: Plan, cluster: Local | Slurm, spared: float) -> Any:
     rows = []
     for kind in (*KINDS, "all"):
         stages = [stage for stage in plan.stages if kind in (stage.do.kind, "all")]
         new = [stage for stage in stages if not store.done(stage.id)]
         flops = sum(plan.flops(stage) for stage in new)
+        flops -= spared if kind in {"train", "all"} else 0.0
         hours = flops / cluster.flops_per_second / 3600
         done = len(stages) - len(new)
         last = f"in {len(plan.jobs)} jobs" if kind == "all" else ""

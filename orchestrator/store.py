@@ -5,13 +5,14 @@ import errno
 import json
 import os
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sweeps import stages
 from sweeps.errors import GrowpointError
-from sweeps.stages import Stage
+from sweeps.stages import Stage, shares_start
 
 VERSION = 1
 MARK = "growpoint.json"
@@ -220,3 +221,22 @@ class Store:
             for line in (self.run(stage_id) / "metrics.jsonl").read_text().splitlines():
                 with contextlib.suppress(ValueError):
                     yield json.loads(line)
+
+
+def phases(store: Store) -> dict[str, list[str]]:
+    """Ids of finished train stages, by the id of the stage they come after; one pass over all."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in store.root.glob("runs/train-*/stage.json"):
+        after = (read_json(path) or {}).get("after")
+        if after and store.done(path.parent.name):
+            found[after].append(path.parent.name)
+    return found
+
+
+def beginnings(store: Store, stage: Stage, known: Mapping[str, list[str]]) -> list[Stage]:
+    """Finished shorter phases that this one passes through, longest first; `known`: `phases`."""
+    siblings = [
+        store.stage(other) for other in known.get(stage.after.id if stage.after else "", [])
+    ]
+    found = [other for other in siblings if shares_start(stage, other)]
+    return sorted(found, key=lambda other: -getattr(other.do, "tokens", 0))

@@ -9,11 +9,11 @@ from typing import Any, assert_never
 from pydantic import TypeAdapter
 
 from orchestrator import checkpoint, claim
-from orchestrator.store import Store
+from orchestrator.store import Store, beginnings, phases
 from sweeps import cost
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
-from sweeps.stages import Evaluate, Grow, Init, Stage, Train, shares_start
+from sweeps.stages import Evaluate, Grow, Init, Stage, Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
     came = train.train(
         do,
         source=_source(work.store, stage),
-        resume=beginnings(work.store, stage),
+        resume=_resume(work.store, stage),
         target=work.store.checkpoint(stage.id),
         partial=run / "partial",
         stream_folder=corpus,
@@ -113,6 +113,11 @@ def _source(store: Store, stage: Stage) -> Path:
     return folder
 
 
+def _resume(store: Store, stage: Stage) -> list[Path]:
+    """Checkpoints that this phase passes through: any sweep's, longest first."""
+    return [store.checkpoint(other.id) for other in beginnings(store, stage, phases(store))]
+
+
 def _sound(folder: Path) -> bool:
     """Whether a whole checkpoint is there already: a kill came between it and its record."""
     if not folder.exists():
@@ -123,19 +128,6 @@ def _sound(folder: Path) -> bool:
         folder.rename(folder.with_name(f"checkpoint.damaged.{time.time_ns()}"))
         return False
     return True
-
-
-def beginnings(store: Store, stage: Stage) -> list[Path]:
-    """Checkpoints of finished shorter phases that this one passes through, longest first."""
-    after = f'"after": "{stage.after.id if stage.after else None}"'
-    found: list[tuple[int, Path]] = []
-    for path in store.root.glob("runs/train-*/stage.json"):
-        if after not in path.read_text() or not store.done(path.parent.name):
-            continue
-        other = store.stage(path.parent.name)
-        if shares_start(stage, other) and isinstance(other.do, Train):
-            found.append((other.do.tokens, store.checkpoint(other.id)))
-    return [folder for _, folder in sorted(found, reverse=True)]
 
 
 def _corpus(work: Work, corpus: Corpus) -> Path | None:

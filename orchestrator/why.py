@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.store import Store
+from orchestrator.store import Store, beginnings, phases
+from sweeps import cost
 from sweeps.plan import Plan
-from sweeps.stages import Stage
+from sweeps.stages import Stage, Train
+
+LOOKED_AT = 50
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,30 @@ def explain(store: Store, plan: Plan, limit: int = 5) -> tuple[list[Novelty], in
     new = [stage for stage in plan.stages if not store.done(stage.id)]
     finished = _finished(store)
     roots = [stage for stage in new if stage.after is None or store.done(stage.after.id)]
-    found = [novelty for stage in roots if (novelty := _nearest(stage, finished))]
-    distinct = list({novelty.changes: novelty for novelty in reversed(found)}.values())[::-1]
-    return distinct[:limit], len(new) - min(len(distinct), limit)
+    distinct: dict[tuple[str, ...], Novelty] = {}
+    # Each root is held against everything that is finished, and most give the same reason.
+    for stage in roots[:LOOKED_AT]:
+        novelty = _nearest(stage, finished)
+        if novelty:
+            distinct.setdefault(novelty.changes, novelty)
+        if len(distinct) == limit:
+            break
+    return list(distinct.values()), len(new) - len(distinct)
+
+
+def spared_flops(store: Store, plan: Plan) -> float:
+    """FLOPs that new phases save by going on from finished shorter ones, also other sweeps'."""
+    known = phases(store)
+    new = [stage for stage in plan.stages if not store.done(stage.id)]
+    return sum(_spared(store, plan, stage, known) for stage in new)
+
+
+def _spared(store: Store, plan: Plan, stage: Stage, known: Mapping[str, list[str]]) -> float:
+    if not isinstance(stage.do, Train):
+        return 0.0
+    begun = [cost.flops(other) for other in beginnings(store, stage, known)]
+    resumed = cost.flops(stage) - plan.flops(stage)
+    return max(0.0, max(begun, default=0.0) - resumed)
 
 
 def _finished(store: Store) -> dict[str, Mapping[str, Any]]:
@@ -48,10 +72,12 @@ def _nearest(stage: Stage, finished: Mapping[str, Mapping[str, Any]]) -> Novelty
     for other, asked in finished.items():
         if asked["do"]["kind"] == stage.do.kind:
             changes = _changes(dict(_flat(asked)), mine)
-            candidates.append((len(changes), other, changes))
+            # One after the same stage says more than one that shares the settings alone.
+            elsewhere = asked["after"] != mine.get("after")
+            candidates.append((elsewhere, len(changes), other, changes))
     if not candidates:
         return None
-    _, like, changes = min(candidates)
+    _, _, like, changes = min(candidates)
     return Novelty(stage, like, tuple(changes))
 
 

@@ -1,5 +1,7 @@
 """The one FLOP accountant, for sunk and extra compute alike (docs/flops.md works an example)."""
 
+from functools import cache
+
 from sweeps import family as families
 from sweeps.model import Model, parameters, sizes
 from sweeps.recipe import Suite
@@ -38,6 +40,7 @@ def suite_tokens(suite: Suite) -> int:
     return suite.heldout_tokens + suite.choices.items * suite.choices.options * each
 
 
+@cache
 def flops(stage: Stage) -> float:
     """FLOPs of this stage alone, from its beginning."""
     do = stage.do

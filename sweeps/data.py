@@ -177,8 +177,8 @@ def files(data: Stdlib | Text | Hub | Tokens) -> list[tuple[str, Path]]:
     if there are no files, or none for one of several paths.
     """
     if isinstance(data, Stdlib):
-        found = list(_stdlib())
-    elif isinstance(data, Hub):
+        return sorted(_stdlib())
+    if isinstance(data, Hub):
         root = Path(data.dataset)
         found = [(p.relative_to(root).as_posix(), p) for p in root.rglob("*") if p.is_file()]
     else:

@@ -138,6 +138,7 @@ def _sunk_line(laws: list[Fit], runs: pd.DataFrame, metric: Metric) -> pd.DataFr
     centre = np.mean([each.point(design) for each in samples], axis=0)
     draws = np.concatenate([each.draws(design) for each in samples])
     low, high = np.sort(metric.rising(np.quantile(draws, [0.05, 0.95], axis=0)), axis=0)
+    low, high = metric.possible(low), metric.possible(high)
     shown = (metric.shown * each for each in (metric.rising(centre), low, high))
     return _rows("fit", pd.Series(grid), *(pd.Series(each) for each in shown))
 

@@ -192,7 +192,9 @@ def _curve(
         spent = PER_TOKEN * active * (seen - first if arm != "continue" or sunk else seen)
         spike = 0.25 * np.exp(-step / 3) if arm == "grow" else 0.0
         loss = law(arm, sunk, spent, active) + spike + rng.normal(0, 0.02)
-        lines.append({"tokens": seen, "loss": loss, "lr": 1e-3, "grad_norm": 1.0, "seconds": 1.0})
+        lines.append(
+            {"tokens": seen - first, "loss": loss, "lr": 1e-3, "grad_norm": 1.0, "seconds": 1.0}
+        )
     folder = root / "runs" / stage
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -97,7 +97,8 @@ def test_a_branch_that_starts_from_a_shared_phase_is_not_counted_twice(tmp_path:
     """A phase may start from an earlier point of itself; its tokens are those since `after`."""
     stages = {
         "init-1": {"kind": "init", "after": None, "tokens": 0, "flops": 0.0},
-        "grow-1": {"kind": "grow", "after": "init-1", "tokens": 0, "flops": 0.0},
+        "train-0": {"kind": "train", "after": "init-1", "tokens": 40, "flops": 80.0},
+        "grow-1": {"kind": "grow", "after": "train-0", "tokens": 0, "flops": 0.0},
         "train-1": {"kind": "train", "after": "grow-1", "tokens": 100, "flops": 1000.0},
         "train-2": {
             "kind": "train",
@@ -110,14 +111,16 @@ def test_a_branch_that_starts_from_a_shared_phase_is_not_counted_twice(tmp_path:
     }
     (tmp_path / "plans" / "s").mkdir(parents=True)
     (tmp_path / "plans" / "s" / "plan.json").write_text(json.dumps({"cells": [], "stages": stages}))
-    for stage, seen in (("train-1", (50, 100)), ("train-2", (200, 300))):
+    phases = (("train-0", (20, 40)), ("train-1", (50, 100)), ("train-2", (200, 300)))
+    for stage, seen in phases:
         lines = [json.dumps({"tokens": tokens, "loss": 2.0}) + "\n" for tokens in seen]
         (tmp_path / "runs" / stage).mkdir(parents=True)
         (tmp_path / "runs" / stage / "metrics.jsonl").write_text("".join(lines))
     row = {"arm": "grow", "variant": "", "growth": "depth x2", "seed": 0, "stage": "evaluate-1"}
-    frame = pd.DataFrame([row | {"sunk_flops": 0.0, "extra_flops": 3000.0}])
+    frame = pd.DataFrame([row | {"sunk_flops": 80.0, "extra_flops": 3000.0}])
     curves = records.curves(Store(tmp_path), "s", frame)
-    assert curves[curves["part"] == "branch"]["total_flops"].tolist() == [500, 1000, 2000, 3000]
+    assert curves[curves["part"] == "branch"]["total_flops"].tolist() == [580, 1080, 2080, 3080]
+    assert curves[curves["part"] == "trunk"]["total_flops"].tolist() == [40, 80]
 
 
 def test_the_invented_sweep_is_the_same_every_time(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""The commands of the README and of docs/: they parse, they compose, and the tour runs."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from orchestrator.arguments import parse
+from orchestrator.cli import _docs
+from sweeps import config
+from tests.e2e.conftest import Run
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+Launched = tuple[Path, "subprocess.CompletedProcess[str]"]
+
+
+def commands(page: Path) -> list[str]:
+    """Every line of a console block that begins with `$ growpoint`."""
+    lines = "\n".join(BLOCK.findall(page.read_text())).splitlines()
+    return [
+        line[2:].partition("  #")[0].strip() for line in lines if line.startswith("$ growpoint")
+    ]
+
+
+SHOWN = [(page.name, line) for page in PAGES for line in commands(page)]
+
+
+def test_the_readme_shows_every_command() -> None:
+    shown = {shlex.split(line)[1] for page, line in SHOWN if page == "README.md"}
+    assert shown >= {
+        "plan",
+        "launch",
+        "status",
+        "cancel",
+        "fit",
+        "plot",
+        "recommend",
+        "report",
+        "grow",
+    }
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN)
+def test_it_is_understood(page: str, line: str) -> None:
+    arguments = parse(shlex.split(line)[1:], _docs())
+    if arguments.command == "grow":
+        assert config.growth(arguments.overrides)
+    elif arguments.command in {"plan", "launch"} and "growht" not in line:
+        assert config.load(arguments.sweep, arguments.overrides).sweeps
+
+
+def test_the_shown_error_is_the_real_one(growpoint: Run, tmp_path: Path) -> None:
+    line = "$ growpoint plan demo growht.0.factor=3"
+    block = next(b for b in BLOCK.findall((ROOT / "README.md").read_text()) if line in b)
+    said = growpoint(*shlex.split(line)[2:], cwd=tmp_path, code=2)
+    assert block == f"{line}\n{said.stderr}"
+
+
+TOUR = [
+    line
+    for line in commands(ROOT / "README.md")
+    if re.fullmatch(r"growpoint (status|fit|plot|recommend|report) demo( --.*)?", line)
+]
+
+
+@pytest.mark.parametrize("line", TOUR)
+def test_the_tour_runs(line: str, launched: Launched, growpoint: Run) -> None:
+    assert growpoint(*shlex.split(line)[1:], cwd=launched[0]).stdout
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in commands(ROOT / "README.md") if " plan " in line]
+)
+def test_the_plans_are_drawn(line: str, growpoint: Run, tmp_path: Path) -> None:
+    if "growht" not in line:
+        said = growpoint(*shlex.split(line)[1:], cwd=tmp_path).stdout
+        assert "shared trunks save" in said
+        assert not any(tmp_path.iterdir())

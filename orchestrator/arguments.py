@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 
 from sweeps.errors import GrowpointError
 
@@ -20,6 +21,10 @@ EXAMPLES = {
     "grow": "growpoint grow path/to/OLMoE --to path/to/grown growth=depth\n"
     "  growpoint grow path/to/OLMoE --to grown 'growth=[{kind: depth}, {kind: width}]' --seed 1",
 }
+
+
+# As of seeds in a configuration, whose module is not loaded to answer `--help`.
+LARGEST = 2**63 - 1
 
 
 def parse(given: Sequence[str], docs: Mapping[str, str]) -> argparse.Namespace:
@@ -85,7 +90,7 @@ def _arguments(one: argparse.ArgumentParser, name: str) -> None:
             "sweep", help="a name in conf/sweep, or a .yaml file"
         ).completer = _complete_sweep  # type: ignore[attr-defined]
     keys = one.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="changes of the configuration"
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the configuration"
     )
     keys.completer = _complete_key  # type: ignore[attr-defined]
     one.add_argument(
@@ -99,16 +104,25 @@ def _arguments(one: argparse.ArgumentParser, name: str) -> None:
 
 
 def _whole(word: str) -> int:
-    value = int(float(word))
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{word} is negative")
-    return value
+    """A whole number, also as 5e9; read exactly, since a float forgets digits above 2**53."""
+    try:
+        value = Decimal(word)
+        whole = value == value.to_integral_value()
+    except InvalidOperation:
+        whole = False
+    # A huge exponent must not be written out in digits.
+    if not whole or not 0 <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{word} is not a whole number between 0 and {LARGEST}")
+    return int(value)
 
 
 def _positive(word: str) -> float:
-    value = float(word)
+    try:
+        value = float(word)
+    except ValueError:
+        value = float("nan")
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word} is not an amount of FLOPs")
+        raise argparse.ArgumentTypeError(f"{word} is not an amount of FLOPs, such as 3e11")
     return value
 
 

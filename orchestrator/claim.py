@@ -52,7 +52,8 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(FileNotFoundError):
+            # One failed touch (a stale NFS handle, say) must not end the heartbeat.
+            with contextlib.suppress(OSError):
                 os.utime(self.path)
 
     @property
@@ -83,7 +84,7 @@ def take(name: Path, note: str = "") -> Claim | None:
         aside.unlink()
     # The list above may be old by now: this very generation may have come and gone (released).
     if _generations(name)[-1] != (newest[0] + 1, path):
-        path.unlink()
+        path.unlink(missing_ok=True)
         return None
     return Claim(path)
 
@@ -175,8 +176,12 @@ def _dead(path: Path) -> bool:
 def _now(folder: Path) -> float:
     """The file system's own clock: hosts disagree, and so may a file server."""
     probe = folder / f".clock.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
-    probe.touch()
     try:
+        probe.touch()
         return probe.stat().st_mtime
+    except OSError:
+        # Somebody who may only read, or a full disk: this host's clock must do.
+        return time.time()
     finally:
-        probe.unlink()
+        with contextlib.suppress(OSError):
+            probe.unlink()

@@ -84,9 +84,12 @@ def _docs() -> dict[str, str]:
 
 
 def _version() -> str:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return f"growpoint {version('growpoint')}"
+    try:
+        return f"growpoint {version('growpoint')}"
+    except PackageNotFoundError:
+        return "growpoint (not installed)"
 
 
 def _sweeps() -> str:
@@ -116,16 +119,16 @@ def _launch(arguments: argparse.Namespace) -> int:
 
 def _status(arguments: argparse.Namespace) -> int:
     """Show how far a launched sweep is, what runs, and what failed and why."""
-    from orchestrator import commands
+    from orchestrator import launched
 
-    return commands.show_status(arguments)
+    return launched.show_status(arguments)
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
     """Stop a sweep's jobs: they save at their next step. Finished stages stay."""
-    from orchestrator import commands
+    from orchestrator import launched
 
-    return commands.cancel(arguments)
+    return launched.cancel(arguments)
 
 
 def _grow(arguments: argparse.Namespace) -> int:
@@ -138,7 +141,7 @@ def _grow(arguments: argparse.Namespace) -> int:
 def _results(arguments: argparse.Namespace) -> int:
     """List the finished cells of a sweep."""
     from analysis import commands
-    from orchestrator.commands import located
+    from orchestrator.launched import located
 
     store, name = located(arguments)
     csv = Path(arguments.csv) if arguments.csv else None
@@ -148,7 +151,7 @@ def _results(arguments: argparse.Namespace) -> int:
 def _fit(arguments: argparse.Namespace) -> int:
     """Fit scaling laws to a sweep's results, and compare them."""
     from analysis import commands
-    from orchestrator.commands import located
+    from orchestrator.launched import located
 
     store, name = located(arguments)
     return commands.fit(store, name, as_json=arguments.json)
@@ -157,7 +160,7 @@ def _fit(arguments: argparse.Namespace) -> int:
 def _plot(arguments: argparse.Namespace) -> int:
     """Draw a sweep's figures as PDF, SVG and PNG, with the drawn data as CSV."""
     from analysis import commands
-    from orchestrator.commands import located
+    from orchestrator.launched import located
 
     store, name = located(arguments)
     return commands.plot(
@@ -168,7 +171,7 @@ def _plot(arguments: argparse.Namespace) -> int:
 def _recommend(arguments: argparse.Namespace) -> int:
     """Answer: grow now, train on, or start over? For what is sunk and what is left to spend."""
     from analysis import commands
-    from orchestrator.commands import located
+    from orchestrator.launched import located
 
     store, name = located(arguments)
     return commands.recommend(
@@ -185,7 +188,7 @@ def _recommend(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     """Write tables, fitted laws, the recommendation and figures into one Markdown file."""
     from analysis import commands
-    from orchestrator.commands import located
+    from orchestrator.launched import located
 
     store, name = located(arguments)
     return commands.report(store, name, as_json=arguments.json)

@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +14,15 @@ from typing import Any
 
 import yaml
 
-from orchestrator import claim, status, text
+from orchestrator import status, text
 from orchestrator.progress import Snapshot, snapshot
-from orchestrator.store import Store, write_atomic, write_json
+from orchestrator.store import Store, read_json, write_atomic, write_json
 from sweeps import config, data, plan
 from sweeps.cluster import Local, Slurm
 from sweeps.config import Request
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
+from sweeps.family import CONFIG_FOLDER_VARIABLE
 from sweeps.plan import Plan
 from sweeps.schema import asked, canonical
 
@@ -62,9 +62,16 @@ def show_plan(arguments: Namespace) -> int:
     return 0
 
 
-def _again(command: str, arguments: Namespace) -> str:
+def _again(command: str, arguments: Namespace, *more: str) -> str:
     """The line that gives `command` the same question."""
-    return shlex.join(["growpoint", command, arguments.sweep, *arguments.overrides])
+    folder = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
+    return shlex.join(["growpoint", command, arguments.sweep, *arguments.overrides, *folder, *more])
+
+
+def _read(command: str, store: Store, name: str) -> str:
+    """The line by which `command` reads what was launched under a name."""
+    place = [] if store.root == Path() else [f"store={store.root}"]
+    return shlex.join(["growpoint", command, name, *place])
 
 
 def _config_text(request: Request) -> str:
@@ -90,14 +97,14 @@ def launch(arguments: Namespace) -> int:
     if isinstance(request.cluster, Slurm):
         return _launch_slurm(store, made, request, request.cluster, arguments)
     _ask_all(store.open(), made, request)
-    return _launch_here(store, made, request.cluster)
+    return _launch_here(store, made, request.cluster, _again("launch", arguments))
 
 
 def _announce(store: Store, made: Plan, request: Request, missing: int) -> None:
     done = len(made.stages) - missing
     if not missing:
         text.out.print(f"{made.name}   all {done} stages are done, nothing to run")
-        text.out.print(f"next: growpoint fit {made.name}")
+        text.out.print(f"next: {_read('fit', store, made.name)}")
         return
     flops = sum(made.flops(stage) for stage in made.stages if not store.done(stage.id))
     where = (
@@ -116,7 +123,19 @@ def _ask_all(store: Store, made: Plan, request: Request) -> None:
         store.ask(stage)
     folder = store.plan_folder(made.name)
     write_atomic(folder / "config.yaml", _config_text(request).encode())
-    write_json(folder / "plan.json", plan.to_json(made))
+    write_json(folder / "plan.json", _keeping(plan.to_json(made), folder / "plan.json"))
+
+
+def _keeping(new: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`new` with what jobs of an earlier cut of the sweep need: they may run or be queued still."""
+    old = read_json(path)
+    if old is None:
+        return new
+    now = {job["id"] for job in new["jobs"]}
+    earlier = {job["id"]: job for job in (*old.get("earlier_jobs", ()), *old["jobs"])}
+    kept = [job for job in earlier.values() if job["id"] not in now]
+    merged = {key: {**old[key], **new[key]} for key in ("data", "heldout_tokens")}
+    return {**new, **merged, "earlier_jobs": kept}
 
 
 def _same_question(store: Store, made: Plan, arguments: Namespace) -> None:
@@ -129,33 +148,34 @@ def _same_question(store: Store, made: Plan, arguments: Namespace) -> None:
         raise GrowpointError(
             f"sweep `{made.name}` was launched with another question",
             [("lost", f"{len(lost)} of its {len(before)} cells, such as {lost[0]}")],
-            f"{_again('launch', arguments)} name={made.name}-2, or --replace (runs stay)",
+            f"{_again('launch', arguments, f'name={made.name}-2')}, or --replace (runs stay)",
         )
 
 
-def _launch_here(store: Store, made: Plan, cluster: Local) -> int:
+def _launch_here(store: Store, made: Plan, cluster: Local, again: str) -> int:
     from orchestrator import local
     from orchestrator.live import reporter
 
     with _stoppable() as stop, reporter(store, made.name) as report:
         shot = local.launch(store, made.name, cluster, report, stop)
-    return _conclude(store, made.name, shot, interrupted=stop())
+    return _conclude(store, made.name, shot, again, interrupted=stop())
 
 
-def _conclude(store: Store, name: str, shot: Snapshot, interrupted: bool) -> int:
+def _conclude(store: Store, name: str, shot: Snapshot, again: str, interrupted: bool) -> int:
     if shot.complete:
-        text.out.print(
-            f"{name}   all {len(shot.stages)} stages are done\nnext: growpoint fit {name}"
-        )
+        text.out.print(f"{name}   all {len(shot.stages)} stages are done")
+        text.out.print(f"next: {_read('fit', store, name)}")
         return 0
     if interrupted:
-        text.talk.print(f"stopped; what was done is saved. go on with: growpoint launch {name}")
+        text.talk.print(f"stopped; what was done is saved. go on with: {again}")
         return 130
     if shot.count("failed"):
-        status.show(store, store.plan(name), shot)
-        text.talk.print(f"\nnext: read the log, then `growpoint launch {name}` to try again")
+        # The sweep may have been extended meanwhile: shown is what its name answers for now.
+        current = store.plan(name)
+        status.show(store, current, snapshot(store, current))
+        text.talk.print(f"\nnext: read the log, then try again: {again}")
     else:
-        text.talk.print(f"{name}   stopped; go on with: growpoint launch {name}")
+        text.talk.print(f"{name}   stopped; go on with: {again}")
     return 1
 
 
@@ -181,16 +201,16 @@ def _stoppable() -> Iterator[Any]:
 def _launch_slurm(
     store: Store, made: Plan, request: Request, cluster: Slurm, arguments: Namespace
 ) -> int:
-    from orchestrator import slurm
+    from orchestrator import slurm, slurm_queue
 
-    slurm.check(cluster, store)
+    slurm_queue.check(cluster, store)
     if not arguments.yes and not _confirmed():
         return 1
     _ask_all(store.open(), made, request)
     submitted = slurm.submit(store, made.name, cluster)
     text.out.print(f"  submitted    {submitted.jobs} jobs   {submitted.ids}")
     text.out.print(
-        f"  store        {store.root.resolve()}\nfollow with: growpoint status {made.name}"
+        f"  store        {store.root.resolve()}\nfollow with: {_read('status', store, made.name)}"
     )
     return 0
 
@@ -203,85 +223,12 @@ def _confirmed() -> bool:
     return input("submit? [y/N] ").strip().lower() in {"y", "yes"}
 
 
-def located(arguments: Namespace) -> tuple[Store, str]:
-    """The store and name of a sweep that was launched, without composing its question anew."""
-    store = Path()
-    name = (
-        Path(arguments.sweep).stem
-        if arguments.sweep.endswith((".yaml", ".yml"))
-        else arguments.sweep
-    )
-    for override in arguments.overrides:
-        key, _, value = override.partition("=")
-        if key not in {"store", "name"}:
-            raise GrowpointError(
-                f"`{override}` changes the question, and this command reads what was launched",
-                [("known", "store, name")],
-                f"growpoint launch {name} {override} name=NEW, then {arguments.command} NEW",
-            )
-        store, name = (Path(value), name) if key == "store" else (store, value)
-    return Store(store).check(), name
-
-
-def show_status(arguments: Namespace) -> int:
-    """growpoint status."""
-    store, name = located(arguments)
-    made = store.plan(name)
-    shot = snapshot(store, made, queued=_queued(store, name))
-    if arguments.json:
-        print(json.dumps(status.to_json(made, shot), indent=1))
-    else:
-        status.show(store, made, shot)
-    return 1 if shot.count("failed") else 0
-
-
-def _queued(store: Store, name: str) -> frozenset[str]:
-    if not (store.plan_folder(name) / "ledger.jsonl").exists():
-        return frozenset()
-    from orchestrator import slurm
-
-    return slurm.queued_stages(store, name)
-
-
-def cancel(arguments: Namespace) -> int:
-    """growpoint cancel: jobs stop, finished stages stay."""
-    store, name = located(arguments)
-    store.plan(name)
-    folder = store.plan_folder(name)
-    cancelled = 0
-    if (folder / "ledger.jsonl").exists():
-        from orchestrator import slurm
-
-        cancelled = slurm.cancel(store, name)
-    holder = claim.holder(folder / "launch")
-    if holder:
-        write_json(folder / "cancel.json", {"at": time.time(), "pid": os.getpid()})
-        _wait_for_end(folder)
-    words = [f"{cancelled} SLURM jobs"] * bool(cancelled)
-    words += [f"the launch on {holder.get('host')}"] if holder else []
-    text.out.print(
-        f"{name}   cancelled {' and '.join(words)}" if words else f"{name}   nothing is running"
-    )
-    return 0
-
-
-def _wait_for_end(folder: Path, seconds: float = 120.0) -> None:
-    """Wait until the launch has let its workers save and end."""
-    until = time.monotonic() + seconds
-    while claim.holder(folder / "launch"):
-        if time.monotonic() > until:
-            raise GrowpointError(
-                "the launch does not end",
-                [("asked", f"{seconds:.0f} s ago")],
-                f"cat {folder}/worker-0.log",
-            )
-        time.sleep(0.2)
-
-
 def grow(arguments: Namespace) -> int:
     """growpoint grow: one checkpoint on disk."""
     from orchestrator import grow as growth
 
+    if arguments.config_dir:
+        os.environ[CONFIG_FOLDER_VARIABLE] = str(Path(arguments.config_dir).resolve())
     operators = config.growth(arguments.overrides)
     report = growth.by_hand(
         arguments.source, arguments.to, operators, arguments.seed, arguments.shard_bytes

@@ -20,7 +20,8 @@ from orchestrator import tokenizer as tokenizers
 from orchestrator.documents import Document, documents, rank
 from orchestrator.store import sync_folder, unwritable
 from orchestrator.tokens import FORMAT
-from sweeps.data import Bpe, Corpus, Hub, Stdlib, Text, Tokens, fingerprint
+from sweeps.data import Bpe, Corpus, Hub, Pretrained, Stdlib, Text, Tokens
+from sweeps.data import corpus as found
 from sweeps.errors import GrowpointError
 from sweeps.schema import asked
 
@@ -70,13 +71,24 @@ def _silent(step: str, characters: int) -> None:
 
 
 def _unchanged(data: Stdlib | Text | Hub | Tokens, corpus: Corpus) -> None:
-    now = fingerprint(data)
-    if now != corpus.fingerprint:
-        raise GrowpointError(
-            "the corpus is not the one that was planned: its files have changed",
-            [("planned", corpus.fingerprint), ("found", now)],
-            "put the files back, or plan and launch again with the new ones",
-        )
+    now = found(data)
+    if now == corpus:
+        return
+    files = now.fingerprint != corpus.fingerprint
+    pair = (corpus.fingerprint, now.fingerprint) if files else (_rest(corpus), _rest(now))
+    what = "its files have changed" if files else "its tokenizer or settings have changed"
+    raise GrowpointError(
+        f"the corpus is not the one that was planned: {what}",
+        [("planned", pair[0]), ("found", pair[1])],
+        "put the files back, or plan and launch again with the new ones",
+    )
+
+
+def _rest(corpus: Corpus) -> str:
+    """A corpus but for its text: tokenizers go by the name of their content."""
+    tokenizer = corpus.tokenizer
+    name = tokenizer.name if isinstance(tokenizer, Pretrained) else "-"
+    return f"{corpus.id}, tokenizer {name}"
 
 
 def _publish(info: dict[str, Any], aside: Path, folder: Path) -> None:

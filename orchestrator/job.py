@@ -35,10 +35,11 @@ class Outcome:
 def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -> Outcome:
     """Run the stages of one job of a launched sweep, up to the first that fails or is stopped."""
     plan = store.plan(sweep)
-    found = [job for job in plan["jobs"] if job["id"] == job_id]
+    # A sweep that was extended meanwhile may have cut its chains elsewhere.
+    found = [job for job in (*plan["jobs"], *plan.get("earlier_jobs", ())) if job["id"] == job_id]
     if not found:
         raise GrowpointError(
-            f"sweep `{sweep}` has no job `{job_id}` any more",
+            f"sweep `{sweep}` has no job `{job_id}`",
             [("plan", store.plan_folder(sweep) / "plan.json")],
             f"growpoint launch {sweep}",
         )
@@ -113,7 +114,8 @@ def _attempt(
 
     came = verbs.run(Work(store, plan, circumstance, stop), stage)
     if came is None:
-        store.set_state(stage.id, "stopped", at=time.time(), **running)
+        if not held.lost:
+            store.set_state(stage.id, "stopped", at=time.time(), **running)
         return Outcome("stopped", stage.id)
     store.finish(stage.id, _record(stage, began, circumstance, came))
     store.set_state(stage.id, "done", at=time.time(), **running)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store import Store
+from orchestrator.store import Store, unwritable
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,13 @@ class Ledger:
         # A line that a full disk or a crash cut short must not swallow the next one.
         before = self.path.read_bytes() if self.path.exists() else b""
         torn = bool(before) and not before.endswith(b"\n")
-        with self.path.open("ab") as file:
-            file.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab") as file:
+                file.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
 
 def read(store: Store, sweep: str) -> Ledger:

@@ -1,5 +1,6 @@
 """Dispatch on this machine: bounded workers, GPUs shared out, nothing run twice."""
 
+import contextlib
 import json
 import os
 import selectors
@@ -13,7 +14,7 @@ from typing import Any
 
 from orchestrator import claim
 from orchestrator.progress import Snapshot, snapshot
-from orchestrator.store import Store
+from orchestrator.store import Store, read_json
 from sweeps.cluster import Local
 
 # A job whose worker dies (out of memory, killed) is tried once more; a second death fails it.
@@ -74,17 +75,29 @@ def launch(
     Returns the last snapshot. When `stop` turns true, jobs save at their next step and end.
     """
     name = store.plan_folder(sweep) / "launch"
-    while not stop():
+    cancelled = _cancelled(store, sweep)
+
+    def over() -> bool:
+        return stop() or cancelled()
+
+    while not over():
         held = claim.take(name, "launch")
         if held:
             with held:
-                return _run(store, sweep, cluster, report, stop)
+                return _run(store, sweep, cluster, report, over)
         shot = snapshot(store, store.plan(sweep))
         report(shot)
         if shot.complete:
             return shot
         time.sleep(POLL_SECONDS)
     return snapshot(store, store.plan(sweep))
+
+
+def _cancelled(store: Store, sweep: str) -> Callable[[], bool]:
+    """Whether `growpoint cancel` was given from now on; by content, as clocks of hosts differ."""
+    path = store.plan_folder(sweep) / "cancel.json"
+    before = read_json(path)
+    return lambda: path.exists() and read_json(path) != before
 
 
 def _run(
@@ -94,17 +107,20 @@ def _run(
     queue = _queue(store, plan)
     if queue.over:
         return snapshot(store, plan)
-    cancel = store.plan_folder(sweep) / "cancel.json"
-    cancel.unlink(missing_ok=True)
     pool = Pool(store, sweep, cluster, queue)
+    due = 0.0
     try:
         while not queue.over:
-            if stop() or cancel.exists():
+            if stop():
                 pool.stop()
                 break
             pool.assign()
             pool.listen(POLL_SECONDS)
-            report(snapshot(store, plan))
+            if time.monotonic() >= due:
+                began = time.monotonic()
+                report(snapshot(store, plan))
+                # Reading the files of 30,000 stages takes a second: a tenth of the time at most.
+                due = time.monotonic() + 10 * (time.monotonic() - began)
     finally:
         pool.close()
     return snapshot(store, plan)
@@ -142,7 +158,7 @@ def visible_gpus() -> list[str]:
     """GPUs that this process may use, without importing torch."""
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
-        return [gpu for gpu in allowed.split(",") if gpu.strip()]
+        return [gpu for gpu in allowed.split(",") if gpu.strip() not in {"", "-1", "NoDevFiles"}]
     return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
@@ -181,7 +197,8 @@ class Pool:
     def _environment(self, gpu: str | None) -> dict[str, str]:
         threads = str(self.cluster.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-        return environment if gpu is None else {**environment, "CUDA_VISIBLE_DEVICES": gpu}
+        # Without a GPU of its own a worker must see none: all would pile up on the first one.
+        return {**environment, "CUDA_VISIBLE_DEVICES": gpu or ""}
 
     def assign(self) -> None:
         """Give every idle worker a job that can run."""
@@ -217,26 +234,30 @@ class Pool:
         self.workers.remove(worker)
         code = worker.process.wait()
         if worker.job:
-            self._job_lost(worker.job, code)
+            self._job_lost(worker.job, worker.slot, code)
         elif not worker.ready and not self.stopping:
             self._cannot_start(worker, code)
         if not self.stopping and len(self.workers) < len(self.queue.jobs):
             self.workers.append(self._start(worker.slot))
 
-    def _job_lost(self, job: str, code: int) -> None:
+    def _job_lost(self, job: str, slot: int, code: int) -> None:
         self.queue.running.discard(job)
         self.queue.given[job] = self.queue.given.get(job, 0) + 1
         if self.stopping or self.queue.given[job] < ATTEMPTS:
             return
         self.queue.ended[job] = "failed"
-        stage = next(s for s in self.queue.jobs[job]["stages"] if not self.store.done(s))
+        undone = [s for s in self.queue.jobs[job]["stages"] if not self.store.done(s)]
+        if not undone:
+            self.queue.ended[job] = "done"
+            return
+        stage = undone[0]
         why = (
             f"its worker was killed by signal {-code}"
             if code < 0
             else f"its worker ended with {code}"
         )
         hint = " (out of memory?)" if code == -9 else ""
-        self.store.set_state(stage, "failed", error=why + hint, at=time.time(), log=self._log(0))
+        self.store.set_state(stage, "failed", error=why + hint, at=time.time(), log=self._log(slot))
 
     def _log(self, slot: int) -> str:
         return str(self.store.plan_folder(self.sweep) / f"worker-{slot}.log")
@@ -272,5 +293,7 @@ class Pool:
     def _ending(self) -> Iterator[Worker]:
         for worker in self.workers:
             if worker.process.stdin:
-                worker.process.stdin.close()
+                # One that has died meanwhile cannot take the rest of what was said to it.
+                with contextlib.suppress(BrokenPipeError):
+                    worker.process.stdin.close()
         yield from self.workers

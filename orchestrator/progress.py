@@ -41,6 +41,15 @@ class Snapshot:
         """FLOPs of the whole plan."""
         return sum(stage.flops for stage in self.stages.values())
 
+    @property
+    def flops_ahead(self) -> float:
+        """FLOPs of the plan without those of stages that failed or wait for one that did."""
+        lost = {"failed", "blocked"}
+        return sum(
+            stage.flops * (stage.share if stage.state in lost else 1.0)
+            for stage in self.stages.values()
+        )
+
     def count(self, state: str) -> int:
         """Number of stages in a state."""
         return sum(stage.state == state for stage in self.stages.values())
@@ -83,11 +92,11 @@ def _state(
         state = "stopped"
     if state == "done":
         state = "stopped"
-    if state in {"waiting", "stopped"} and before and before.state in {"failed", "blocked"}:
+    if queued and state != "running":
+        state = "queued"
+    elif state in {"waiting", "stopped"} and before and before.state in {"failed", "blocked"}:
         said = {**said, "cause": before.details.get("cause", before.id)}
         state = "blocked"
-    elif state in {"waiting", "stopped"} and queued:
-        state = "queued"
     return StageState(stage_id, state, _share(store, stage_id, entry, plan), entry["flops"], said)
 
 
@@ -137,4 +146,4 @@ class Pace:
         """Seconds to go; None before anything was measured."""
         gone = shot.flops_done - self.done_at_start
         elapsed = time.monotonic() - self.begun
-        return elapsed * (shot.flops - shot.flops_done) / gone if gone > 0 else None
+        return elapsed * (shot.flops_ahead - shot.flops_done) / gone if gone > 0 else None

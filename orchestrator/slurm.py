@@ -1,29 +1,26 @@
 """Dispatch to SLURM: submitit writes and submits arrays, `afterok` orders them."""
 
-import os
+import logging
 import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import submitit
 
-from orchestrator import claim, ledger
+from orchestrator import claim, ledger, slurm_queue
 from orchestrator.ledger import Batch, Ledger
 from orchestrator.slurm_job import run
+from orchestrator.slurm_queue import Queued
 from orchestrator.store import Store
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
 
-# States in which SLURM still has work to do for a job.
-ALIVE = {
-    "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD",
-    "REQUEUE_FED", "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED", "SPECIAL_EXIT", "RESV_DEL_HOLD",
-}  # fmt: skip
+logger = logging.getLogger(__name__)
+
 # A parent that failed: SLURM keeps its children pending for ever.
 NEVER = "DependencyNeverSatisfied"
 # The default of MaxArraySize is 1001, so the highest index is 1000.
@@ -38,133 +35,66 @@ class Submitted:
     ids: str
 
 
-@dataclass(frozen=True)
-class Queued:
-    """A line of squeue."""
-
-    slurm_id: str
-    state: str
-    reason: str
-    name: str
-
-
-def check(cluster: Slurm, store: Store) -> None:
-    """Refuse what cannot work before anything is written."""
-    for command in ("sbatch", "squeue", "scancel", "srun"):
-        if shutil.which(command) is None:
-            raise GrowpointError(
-                f"this machine has no `{command}`",
-                [("cluster", "slurm")],
-                "cluster=local, or log in to the cluster",
-            )
-    partitions = _partitions()
-    if partitions and not set(cluster.partition.split(",")) <= set(partitions):
-        here = ", ".join(f"{name} ({state})" for name, state in partitions.items())
-        raise GrowpointError(
-            f"there is no partition `{cluster.partition}`",
-            [("here", here)],
-            f"cluster.partition={next(iter(partitions))}",
-        )
-    kind = _file_system(store.root)
-    if kind in {"tmpfs", "ramfs"}:
-        raise GrowpointError(
-            f"{store.root.resolve()} is on this machine only, and jobs run on others",
-            [("kind", kind)],
-            "set store to a folder that every node sees, e.g. store=$HOME/runs",
-        )
-
-
-def _partitions() -> dict[str, str]:
-    rows = _ask("sinfo", "-h", "-o", "%R %a").splitlines()
-    return dict(row.split(maxsplit=1) for row in rows if " " in row)
-
-
-def _file_system(folder: Path) -> str:
-    there = folder.resolve()
-    while not there.exists():
-        there = there.parent
-    best = ("", "")
-    for line in Path("/proc/mounts").read_text().splitlines():
-        _, point, kind = line.split()[:3]
-        if there.is_relative_to(point) and len(point) >= len(best[0]):
-            best = (point, kind)
-    return best[1]
-
-
-def _ask(*command: str) -> str:
-    # Array lists are cut at 64 bytes unless SLURM_BITSTR_LEN is 0.
-    environment = {**os.environ, "SLURM_BITSTR_LEN": "0"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise GrowpointError(
-            f"`{command[0]}` failed",
-            [
-                (
-                    "says",
-                    done.stderr.strip().splitlines()[-1]
-                    if done.stderr.strip()
-                    else done.returncode,
-                )
-            ],
-            " ".join(command),
-        )
-    return done.stdout
-
-
-def queue() -> dict[str, Queued]:
-    """Everything this user has in the queue, by SLURM id (array tasks one by one); one call."""
-    rows = _ask("squeue", "--me", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%j").splitlines()
-    found = [Queued(*row.split("|", 3)) for row in rows if row.count("|") >= 3]
-    return {line.slurm_id: line for line in found}
-
-
 def submit(store: Store, sweep: str, cluster: Slurm) -> Submitted:
     """Submit what is missing and not queued already; repeat at will, also twice at once."""
     held = claim.take(store.plan_folder(sweep) / "launch", "submit")
     if held is None:
         raise GrowpointError(
             "another launch of this sweep is under way",
-            [("held by", claim.holder(store.plan_folder(sweep) / "launch"))],
+            [("store", store.root.resolve())],
             f"growpoint status {sweep}",
         )
     with held:
-        book, lines = ledger.read(store, sweep), queue()
+        book, lines = ledger.read(store, sweep), slurm_queue.queue()
         _settle(book, lines)
-        dead = _never(book, lines)
-        _cancel([book.latest[job] for job in dead])
-        live = {
-            job: i for job, i in book.latest.items() if _alive(lines.get(i)) and job not in dead
-        }
+        live = {job: i for job, i in book.latest.items() if slurm_queue.alive(lines.get(i))}
+        dead = _never(store, sweep, live, lines)
+        slurm_queue.cancel([live.pop(job) for job in dead])
         return _submit_missing(store, sweep, cluster, book, live)
 
 
-def _alive(line: Queued | None) -> bool:
-    return line is not None and line.state in ALIVE
-
-
 def _settle(book: Ledger, lines: Mapping[str, Queued]) -> None:
-    """Find out what became of intents whose launch was killed before it could say."""
+    """Clear up intents whose launch was killed before it could say what became of them.
+
+    What SLURM holds under such a name is cancelled, and submitted anew: submitit may not have put
+    the job's description in place yet, and tasks that ended already cannot be told from their ids.
+    """
     for batch in book.unanswered:
-        ids = sorted(
-            (line.slurm_id for line in lines.values() if line.name == batch.name),
-            key=lambda slurm_id: int(slurm_id.partition("_")[2] or 0),
-        )
-        if ids:
-            book.acknowledge(batch.name, ids)
-        else:
-            book.give_up(batch.name)
+        slurm_queue.cancel({line.slurm_id for line in lines.values() if line.name == batch.name})
+        book.give_up(batch.name)
 
 
-def _never(book: Ledger, lines: Mapping[str, Queued]) -> set[str]:
-    latest = book.latest.items()
-    return {job for job, i in latest if i in lines and lines[i].reason == NEVER}
+def _never(
+    store: Store, sweep: str, live: Mapping[str, str], lines: Mapping[str, Queued]
+) -> list[str]:
+    """Pending jobs that wait for one that is neither done nor alive: SLURM keeps them for ever."""
+    plan = store.plan(sweep)
+    over, lost = _over(store, plan), set[str]()
+    for job in plan["jobs"]:
+        line = lines.get(live.get(job["id"], ""))
+        if line is None or line.state != "PENDING":
+            continue
+        gone = [b for b in job["after"] if b not in over and (b not in live or b in lost)]
+        if gone or line.reason == NEVER:
+            lost.add(job["id"])
+    return [job["id"] for job in plan["jobs"] if job["id"] in lost]
+
+
+def _over(store: Store, plan: Mapping[str, Any]) -> set[str]:
+    return {job["id"] for job in plan["jobs"] if all(store.done(stage) for stage in job["stages"])}
+
+
+def _holders(plan: Mapping[str, Any], live: Mapping[str, str]) -> dict[str, str]:
+    """SLURM's id of the live job of an earlier cut of the plan that will make a stage."""
+    earlier = [job for job in plan.get("earlier_jobs", ()) if job["id"] in live]
+    return {stage: live[job["id"]] for job in earlier for stage in job["stages"]}
 
 
 def _submit_missing(
     store: Store, sweep: str, cluster: Slurm, book: Ledger, live: dict[str, str]
 ) -> Submitted:
     plan = store.plan(sweep)
-    over = {job["id"] for job in plan["jobs"] if all(store.done(stage) for stage in job["stages"])}
+    over, holders = _over(store, plan), _holders(plan, live)
     missing = [job for job in plan["jobs"] if job["id"] not in over and job["id"] not in live]
     new: list[str] = []
     while missing:
@@ -172,8 +102,9 @@ def _submit_missing(
         ready = [job for job in missing if all(b in over or b in known for b in job["after"])]
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for job in ready:
-            waits = tuple(sorted(known[before] for before in job["after"] if before not in over))
-            groups[waits].append(job["id"])
+            needed = {known[before] for before in job["after"] if before not in over}
+            needed |= {holders[stage] for stage in job["stages"] if stage in holders}
+            groups[tuple(sorted(needed))].append(job["id"])
         for waits, jobs in groups.items():
             for first in range(0, len(jobs), ARRAY_JOBS):
                 ids = _submit_array(
@@ -276,24 +207,24 @@ def _environment(cluster: Slurm) -> list[str]:
 
 
 def queued_stages(store: Store, sweep: str) -> frozenset[str]:
-    """Stages of jobs that SLURM still holds or runs; one squeue call. Empty without SLURM."""
+    """Stages of jobs that SLURM still holds or runs; one squeue call, empty where it fails."""
     if shutil.which("squeue") is None:
         return frozenset()
-    lines, latest = queue(), ledger.read(store, sweep).latest
-    live = {job for job, slurm_id in latest.items() if _alive(lines.get(slurm_id))}
-    jobs = store.plan(sweep)["jobs"]
+    try:
+        lines = slurm_queue.queue()
+    except GrowpointError as error:
+        # The scheduler's word is a hint; the files say what is done.
+        logger.warning("SLURM does not answer: %s", dict(error.evidence).get("says"))
+        return frozenset()
+    latest, plan = ledger.read(store, sweep).latest, store.plan(sweep)
+    live = {job for job, slurm_id in latest.items() if slurm_queue.alive(lines.get(slurm_id))}
+    jobs = (*plan["jobs"], *plan.get("earlier_jobs", ()))
     return frozenset(stage for job in jobs if job["id"] in live for stage in job["stages"])
 
 
 def cancel(store: Store, sweep: str) -> int:
     """Cancel the sweep's jobs; returns how many were alive."""
-    lines, book = queue(), ledger.read(store, sweep)
-    live = [slurm_id for slurm_id in book.latest.values() if _alive(lines.get(slurm_id))]
-    _cancel(live)
+    lines, book = slurm_queue.queue(), ledger.read(store, sweep)
+    live = [slurm_id for slurm_id in book.latest.values() if slurm_queue.alive(lines.get(slurm_id))]
+    slurm_queue.cancel(live)
     return len(live)
-
-
-def _cancel(ids: Iterable[str]) -> None:
-    chosen = sorted(ids)
-    for first in range(0, len(chosen), 500):
-        _ask("scancel", *chosen[first : first + 500])

@@ -50,7 +50,7 @@ def to_json(plan: Mapping[str, Any], shot: Snapshot) -> dict[str, Any]:
             for cell in plan["cells"]
         ],
         "unfinished": [
-            {"stage": stage.id, "state": stage.state, "share": stage.share, **stage.details}
+            {**stage.details, "stage": stage.id, "state": stage.state, "share": stage.share}
             for stage in shot.stages.values()
             if stage.state != "done"
         ],

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import secrets
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from sweeps import stages
 from sweeps.errors import GrowpointError
-from sweeps.stages import Stage, shares_start
+from sweeps.stages import Stage, Train, passed_until, phase_key
 
 VERSION = 1
 MARK = "growpoint.json"
@@ -223,20 +224,28 @@ class Store:
                     yield json.loads(line)
 
 
-def phases(store: Store) -> dict[str, list[str]]:
-    """Ids of finished train stages, by the id of the stage they come after; one pass over all."""
-    found: dict[str, list[str]] = defaultdict(list)
+def phases(store: Store) -> dict[str, list[int]]:
+    """Lengths in tokens of finished open train stages, ascending, by `phase_key`.
+
+    A damaged stage.json is left out: it may belong to a sweep that nobody asks about.
+    """
+    found: dict[str, list[int]] = defaultdict(list)
     for path in store.root.glob("runs/train-*/stage.json"):
-        after = (read_json(path) or {}).get("after")
-        if after and store.done(path.parent.name):
-            found[after].append(path.parent.name)
-    return found
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            text = path.read_text()
+            do = json.loads(text)["do"]
+            if not do.get("ends") and store.done(path.parent.name):
+                found[phase_key(text)].append(int(do["tokens"]))
+    return {key: sorted(lengths) for key, lengths in found.items()}
 
 
-def beginnings(store: Store, stage: Stage, known: Mapping[str, list[str]]) -> list[Stage]:
+def beginnings(store: Store, stage: Stage, known: Mapping[str, list[int]]) -> Iterator[Stage]:
     """Finished shorter phases that this one passes through, longest first; `known`: `phases`."""
-    siblings = [
-        store.stage(other) for other in known.get(stage.after.id if stage.after else "", [])
-    ]
-    found = [other for other in siblings if shares_start(stage, other)]
-    return sorted(found, key=lambda other: -getattr(other.do, "tokens", 0))
+    if not isinstance(stage.do, Train):
+        return
+    lengths = known.get(phase_key(stage.text), [])
+    for tokens in reversed(lengths[: bisect_right(lengths, passed_until(stage.do))]):
+        shorter = stage.do.model_copy(update={"tokens": tokens, "ends": False})
+        begun = Stage(shorter, stage.after)
+        if store.done(begun.id):
+            yield begun

@@ -65,7 +65,7 @@ def _grow(work: Work, stage: Stage, do: Grow) -> dict[str, Any]:
 
     target = work.store.checkpoint(stage.id)
     if not _sound(target):
-        grow.grow(_source(work.store, stage), target, do.operators, do.seed)
+        grow.grow(_source(work, stage), target, do.operators, do.seed)
     return {"model": stage.model.model_dump(mode="json")}
 
 
@@ -77,7 +77,7 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
         return None
     came = train.train(
         do,
-        source=_source(work.store, stage),
+        source=_source(work, stage),
         resume=_resume(work.store, stage),
         target=work.store.checkpoint(stage.id),
         partial=run / "partial",
@@ -98,18 +98,24 @@ def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
     corpus = _corpus(work, do.corpus)
     if corpus is None:
         return None
-    source, threads = _source(work.store, stage), work.circumstance.threads
+    source, threads = _source(work, stage), work.circumstance.threads
     metrics = evaluate.evaluate(
         do.suite, do.corpus, source, corpus, device=train.device(), threads=threads
     )
     return {"suite": {"name": do.suite.name, "version": do.suite.version}, "metrics": metrics}
 
 
-def _source(store: Store, stage: Stage) -> Path:
+def _source(work: Work, stage: Stage) -> Path:
     """The checkpoint a stage works on, verified. Raises GrowpointError naming a damaged file."""
     assert stage.after is not None
-    folder = store.checkpoint(stage.after.id)
-    checkpoint.verify(folder)
+    folder = work.store.checkpoint(stage.after.id)
+    try:
+        checkpoint.verify(folder)
+    except GrowpointError as error:
+        # Its record says it is done; without the record it is made again.
+        record = work.store.run(stage.after.id) / "record.json"
+        again = f"rm {record}, then: growpoint launch {work.plan['sweep']}"
+        raise GrowpointError(error.problem, error.evidence, again) from error
     return folder
 
 

@@ -1,16 +1,19 @@
 """Why a stage is new: the nearest finished one, and the keys in which the two differ."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.store import Store, beginnings, phases
+from orchestrator.store import Store, beginnings, phases, read_json
 from sweeps import cost
+from sweeps.errors import GrowpointError
 from sweeps.plan import Plan
 from sweeps.stages import Stage, Train
 
 LOOKED_AT = 50
+Flat = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,40 +51,45 @@ def spared_flops(store: Store, plan: Plan) -> float:
     return sum(_spared(store, plan, stage, known) for stage in new)
 
 
-def _spared(store: Store, plan: Plan, stage: Stage, known: Mapping[str, list[str]]) -> float:
+def _spared(store: Store, plan: Plan, stage: Stage, known: Mapping[str, list[int]]) -> float:
     if not isinstance(stage.do, Train):
         return 0.0
-    begun = [cost.flops(other) for other in beginnings(store, stage, known)]
+    longest = next(beginnings(store, stage, known), None)
     resumed = cost.flops(stage) - plan.flops(stage)
-    return max(0.0, max(begun, default=0.0) - resumed)
+    return max(0.0, cost.flops(longest) - resumed) if longest else 0.0
 
 
-def _finished(store: Store) -> dict[str, Mapping[str, Any]]:
-    """stage.json of every finished stage in the store."""
-    found = {}
+def _finished(store: Store) -> dict[str, Flat]:
+    """stage.json of every finished stage in the store, flat; a damaged one is left out."""
+    found: dict[str, Flat] = {}
     for path in store.root.glob("runs/*/record.json"):
-        asked = path.parent / "stage.json"
-        if asked.exists():
-            found[path.parent.name] = json.loads(asked.read_text())
+        with contextlib.suppress(GrowpointError):
+            asked = read_json(path.parent / "stage.json")
+            if asked is not None:
+                found[path.parent.name] = dict(_flat(asked))
     return found
 
 
-def _nearest(stage: Stage, finished: Mapping[str, Mapping[str, Any]]) -> Novelty | None:
+def _nearest(stage: Stage, finished: Mapping[str, Flat]) -> Novelty | None:
     mine = dict(_flat(json.loads(stage.text)))
-    candidates = []
-    for other, asked in finished.items():
-        if asked["do"]["kind"] == stage.do.kind:
-            changes = _changes(dict(_flat(asked)), mine)
-            # One after the same stage says more than one that shares the settings alone.
-            elsewhere = asked["after"] != mine.get("after")
-            candidates.append((elsewhere, len(changes), other, changes))
+    # One after the same stage says more than one that shares the settings alone.
+    candidates = [
+        (asked.get("after") != mine.get("after"), _distance(asked, mine), other)
+        for other, asked in finished.items()
+        if asked.get("kind") == stage.do.kind
+    ]
     if not candidates:
         return None
-    _, _, like, changes = min(candidates)
-    return Novelty(stage, like, tuple(changes))
+    like = min(candidates)[-1]
+    return Novelty(stage, like, tuple(_changes(finished[like], mine)))
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Sequence[str]:
+def _distance(old: Flat, new: Flat) -> int:
+    """In how many keys two stages differ."""
+    return len({key for key, _ in old.items() ^ new.items()})
+
+
+def _changes(old: Flat, new: Flat) -> Sequence[str]:
     keys = sorted(set(old) | set(new))
     shown = {key: (old.get(key, "default"), new.get(key, "default")) for key in keys}
     return [f"{key} {was} -> {now}" for key, (was, now) in shown.items() if was != now]

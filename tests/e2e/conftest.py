@@ -12,9 +12,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # Small enough for seconds, with every arm, both growths and points to resume from.
 SMALL = [
-    "points.at=[0,16384,32768]",
+    "points.at=[0,8192,16384,24576,32768]",
     "budgets.at=[1e10,2e10]",
-    "exclude=[{growth: ['width x2'], point: [0, 1]}]",
+    "exclude=[{growth: ['width x2'], point: [0, 1, 2]}]",
     "model.hidden=32",
     "model.head_dim=8",
     "model.expert_hidden=32",

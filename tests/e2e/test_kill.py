@@ -109,3 +109,37 @@ def test_cancel_stops_a_launch_and_keeps_what_is_done(
     found = json.loads(growpoint("status", "demo", "--json", cwd=tmp_path).stdout)
     assert found["stages"]["running"] == 0
     assert found["stages"]["done"] > 0
+
+
+def test_a_sweep_extended_while_it_runs_finishes_both(
+    growpoint: Run, small: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The longer budget cuts the chains of jobs elsewhere; those that run must not mind."""
+    first = start([*small, "budgets.at=[1e10]"], tmp_path, environment)
+    await_stage(tmp_path)
+    growpoint("launch", "demo", *small, cwd=tmp_path)
+    assert first.wait(timeout=60) == 0
+    states = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/state.json")]
+    assert {state["state"] for state in states} == {"done"}
+    assert {state["attempts"] for state in states} == {1}
+
+
+def await_stage(store: Path, seconds: float = 90) -> None:
+    """Wait until some stage is done."""
+    until = time.monotonic() + seconds
+    while not list(store.glob("runs/*/record.json")):
+        assert time.monotonic() < until, "no stage was done"
+        time.sleep(0.02)
+
+
+def test_cancel_ends_launches_that_wait_as_well(
+    growpoint: Run, small: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = [*small, "cluster.save_seconds=0.2"]
+    both = [start(words, tmp_path, environment)]
+    await_training(tmp_path)
+    both.append(start(words, tmp_path, environment))
+    time.sleep(3)
+    growpoint("cancel", "demo", cwd=tmp_path)
+    assert [process.wait(timeout=30) for process in both] == [1, 1]
+    assert len(scores(tmp_path)) < 24

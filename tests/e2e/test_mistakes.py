@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,7 +27,17 @@ def complaint(said: "subprocess.CompletedProcess[str]") -> str:
     [
         (["pln", "demo"], "no command `pln`"),
         (["plan", "demmo"], "no sweep `demmo`"),
-        (["plan"], "sweep"),
+        (["plan"], "are required: sweep\n"),
+        (["plan", "demo.yaml"], "growpoint plan demo\n"),
+        (["plan", "demo", "--config-dir", "nowhere"], "no configuration folder"),
+        (["plan", "demo", "seeds=0,1"], "seeds=[0,1]"),
+        (["launch", "demo", "seeds=[0,0]"], "seeds names 0 twice"),
+        (["launch", "demo", "points.at=[51200,51300]"], "points.at.0 and points.at.1 are the same"),
+        (["launch", "demo", "exclude=[{growth: [typo]}]"], "names 'typo'"),
+        (["launch", "demo", "growth=[]", "arms=[grow]"], "growth is empty"),
+        (["recommend", "demo", "--extra", "abc"], "abc is not an amount of FLOPs"),
+        (["grow", "x", "--to", "y", "--seed", "inf"], "inf is not a whole number"),
+        (["grow", "x", "--to", "y", "--seed", "1.5"], "1.5 is not a whole number"),
         (["plan", "demo", "--jsn"], "no option --jsn"),
         (["plan", "demo", "growht.0.factor=3"], "no key `growht`"),
         (["launch", "demo", "growth.0.order=interpoze"], "cannot be 'interpoze'"),
@@ -40,6 +51,7 @@ def complaint(said: "subprocess.CompletedProcess[str]") -> str:
             "smaller than what is already spent",
         ),
         (["launch", "demo", "budgets.at=[1]"], "less than one batch"),
+        (["launch", "demo", "branch.lr_ratio=99", "recipe.lr=1"], "branches is too high"),
         (["launch", "demo", "exclude=[{seed: [0]}]"], "has no cells"),
         (["launch", "demo", "cluster=slurm"], "cluster.partition is not set"),
         (["recommend", "demo", "--extra", "-1"], "--extra"),
@@ -113,11 +125,17 @@ def test_a_damaged_checkpoint_is_named(
     failed = [s for s in json.loads(status.stdout)["unfinished"] if s["state"] == "failed"]
     assert [stage["stage"] for stage in failed] == [cell["stage"]]
     assert "model.safetensors" in failed[0]["error"]
+    # The way out that the error names works.
+    line = next(line for line in failed[0]["error"].splitlines() if line.strip().startswith("help"))
+    subprocess.run(shlex.split(line.partition("help")[2].partition(",")[0]), cwd=store, check=True)
+    growpoint("launch", "demo", *small, cwd=store)
+    shown = json.loads(growpoint("status", "demo", "--json", cwd=store).stdout)
+    assert shown["complete"]
 
 
 def test_a_diverging_stage_fails_alone(growpoint: Run, small: list[str], tmp_path: Path) -> None:
     asked = ["points.at=[0]", "exclude=[]", "growth=[{kind: depth}]", "budgets.at=[2e10]"]
-    wild = ["branch.lr_ratio=100", "recipe.lr=10", "recipe.clip=1e30", "recipe.warmup_tokens=0"]
+    wild = ["recipe.lr=10", "recipe.clip=1e30", "recipe.warmup_tokens=0"]
     said = growpoint("launch", "demo", *small, *asked, *wild, cwd=tmp_path, code=1)
     status = growpoint("status", "demo", "--json", cwd=tmp_path, code=1)
     found = json.loads(status.stdout)
@@ -127,3 +145,19 @@ def test_a_diverging_stage_fails_alone(growpoint: Run, small: list[str], tmp_pat
     assert "diverged at step" in said.stdout
     # What did not depend on them was done: at least the networks and the growth.
     assert found["stages"]["done"] >= 3
+
+
+@pytest.mark.parametrize("content", [b"points: {at: [0\n", b"\xff\xfe\x00"])
+def test_a_sweep_file_that_is_no_yaml(content: bytes, growpoint: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    assert "cannot be read" in complaint(growpoint("plan", "mine.yaml", cwd=tmp_path, code=2))
+
+
+def test_a_damaged_stage_of_another_sweep_does_not_stop_a_plan(
+    growpoint: Run, small: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "train-0123456789"
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text('{"after": ')
+    (folder / "record.json").write_text("{}")
+    assert "demo" in growpoint("plan", "demo", *small, cwd=tmp_path).stdout

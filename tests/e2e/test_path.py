@@ -63,7 +63,8 @@ def test_an_extended_sweep_runs_only_what_is_new(
 ) -> None:
     store, _ = launched
     words = [word for word in small if not word.startswith(("points.at", "exclude"))]
-    more = ["points.at=[0,8192,16384,32768]", "exclude=[{growth: ['width x2'], point: [0, 1, 2]}]"]
+    more = ["points.at=[0,8192,12288,16384,24576,32768]"]
+    more += ["exclude=[{growth: ['width x2'], point: [0, 1, 2, 3]}]"]
     found = json.loads(growpoint("plan", "demo", *words, *more, "--json", cwd=store).stdout)
     # The new point in the middle: its trunk stage, one growth, and branches and scores of two
     # arms at two budgets. The trunk beyond it keeps its name.

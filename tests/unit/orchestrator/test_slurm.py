@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import submitit
 
-from orchestrator import ledger, slurm
+from orchestrator import ledger, slurm, slurm_queue
 from orchestrator.store import Store, write_json
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
@@ -117,14 +117,15 @@ def test_what_is_done_is_neither_submitted_nor_waited_for(commands: Path, store:
 
 def test_a_job_that_left_the_queue_undone_is_submitted_again(commands: Path, store: Store) -> None:
     slurm.submit(store, "small", cluster())
+    last = PLAN["jobs"][-1]["id"]
+    assert not any(last in job["after"] for job in PLAN["jobs"])
+    gone = ledger.read(store, "small").latest[last]
     queue = commands / "queue"
-    lines = queue.read_text().splitlines(keepends=True)
-    queue.write_text("".join(lines[1:]))
-    gone = lines[0].partition("|")[0]
+    lines = [line for line in queue.read_text().splitlines() if line.partition("|")[0] != gone]
+    queue.write_text("\n".join(lines) + "\n")
     assert slurm.submit(store, "small", cluster()).jobs == 1
-    again = [job for job, count in submitted_jobs(store).items() if count == 2]
-    assert again == [ledger.read(store, "small").batches[lines[0].strip().split("|")[3]].jobs[0]]
-    assert ledger.read(store, "small").latest[again[0]] != gone
+    assert [job for job, count in submitted_jobs(store).items() if count == 2] == [last]
+    assert ledger.read(store, "small").latest[last] != gone
 
 
 def test_children_of_a_dead_parent_are_cancelled_and_submitted_anew(
@@ -139,16 +140,54 @@ def test_children_of_a_dead_parent_are_cancelled_and_submitted_anew(
     assert (commands / "cancelled").read_text().split() == [stuck.partition("|")[0]]
 
 
-def test_an_intent_without_answer_is_looked_up_by_name(commands: Path, store: Store) -> None:
+def test_an_intent_without_answer_is_cancelled_by_name_and_submitted_anew(
+    commands: Path, store: Store
+) -> None:
     """Killed after sbatch took the jobs and before the ledger said so."""
     slurm.submit(store, "small", cluster())
     path = ledger.read(store, "small").path
     lines = path.read_text().splitlines(keepends=True)
     assert "acknowledged" in lines[-1]
     path.write_text("".join(lines[:-1]) + '{"acknowl')
-    lost = json.loads(lines[-1])["acknowledged"]
-    assert slurm.submit(store, "small", cluster()).jobs == 0
-    assert ledger.read(store, "small").batches[lost].slurm_ids
+    lost = json.loads(lines[-1])
+    jobs = ledger.read(store, "small").batches[lost["acknowledged"]].jobs
+    assert slurm.submit(store, "small", cluster()).jobs == len(jobs)
+    assert sorted((commands / "cancelled").read_text().split()) == sorted(lost["slurm_ids"])
+    book = ledger.read(store, "small")
+    assert book.batches[lost["acknowledged"]].lost
+    assert all(book.latest[job] not in lost["slurm_ids"] for job in jobs)
+
+
+def test_children_of_a_job_that_left_are_submitted_with_it(commands: Path, store: Store) -> None:
+    """SLURM says DependencyNeverSatisfied only later, or never; the ledger knows at once."""
+    slurm.submit(store, "small", cluster())
+    first = next(job for job in PLAN["jobs"] if not job["after"])
+    gone = ledger.read(store, "small").latest[first["id"]]
+    queue = commands / "queue"
+    lines = [line for line in queue.read_text().splitlines() if line.partition("|")[0] != gone]
+    queue.write_text("\n".join(lines) + "\n")
+    below = {first["id"]}
+    for job in PLAN["jobs"]:
+        if below.intersection(job["after"]):
+            below.add(job["id"])
+    assert slurm.submit(store, "small", cluster()).jobs == len(below)
+    cancelled = (commands / "cancelled").read_text().split()
+    assert len(cancelled) == len(below) - 1
+    assert not set(cancelled) & set(ledger.read(store, "small").latest.values())
+
+
+def test_a_plan_cut_anew_waits_for_the_jobs_of_the_old_cut(commands: Path, store: Store) -> None:
+    slurm.submit(store, "small", cluster())
+    old = PLAN["jobs"][-1]
+    new = {**old, "id": "job-0123456789"}
+    jobs = [*PLAN["jobs"][:-1], new]
+    extended = {**PLAN, "jobs": jobs, "earlier_jobs": [old]}
+    write_json(store.plan_folder("small") / "plan.json", extended)
+    assert slurm.submit(store, "small", cluster()).jobs == 1
+    waits = re.search("--dependency=afterok:(.*)", scripts(commands)[-1])
+    assert waits is not None
+    assert ledger.read(store, "small").latest[old["id"]] in waits[1].split(":")
+    assert set(PLAN["stages"]) == slurm.queued_stages(store, "small")
 
 
 def test_an_intent_that_slurm_never_saw_is_submitted_anew(commands: Path, store: Store) -> None:
@@ -184,14 +223,14 @@ def test_cancel_cancels_what_is_alive(commands: Path, store: Store) -> None:
 
 def test_an_unknown_partition_names_those_there_are(commands: Path, store: Store) -> None:
     with pytest.raises(GrowpointError) as caught:
-        slurm.check(Slurm(partition="gpux"), store)
+        slurm_queue.check(Slurm(partition="gpux"), store)
     assert dict(caught.value.evidence)["here"] == "cpu (up), gpu (up)"
 
 
 def test_a_machine_without_slurm_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(GrowpointError, match="no `sbatch`"):
-        slurm.check(cluster(), store)
+        slurm_queue.check(cluster(), store)
     assert slurm.queued_stages(store, "small") == frozenset()
 
 

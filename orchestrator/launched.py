@@ -1,0 +1,87 @@
+"""What acts on a sweep that was launched, by its name and store: status, cancel."""
+
+import json
+import os
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from orchestrator import claim, status, text
+from orchestrator.progress import snapshot
+from orchestrator.store import Store, write_json
+from sweeps.errors import GrowpointError
+
+
+def located(arguments: Namespace) -> tuple[Store, str]:
+    """The store and name of a sweep that was launched, without composing its question anew."""
+    store = Path()
+    name = (
+        Path(arguments.sweep).stem
+        if arguments.sweep.endswith((".yaml", ".yml"))
+        else arguments.sweep
+    )
+    for override in arguments.overrides:
+        key, _, value = override.partition("=")
+        if key not in {"store", "name"}:
+            raise GrowpointError(
+                f"`{override}` changes the question, and this command reads what was launched",
+                [("known", "store, name")],
+                f"growpoint launch {name} {override} name=NEW, then {arguments.command} NEW",
+            )
+        store, name = (Path(value), name) if key == "store" else (store, value)
+    return Store(store).check(), name
+
+
+def show_status(arguments: Namespace) -> int:
+    """growpoint status."""
+    store, name = located(arguments)
+    made = store.plan(name)
+    shot = snapshot(store, made, queued=_queued(store, name))
+    if arguments.json:
+        print(json.dumps(status.to_json(made, shot), indent=1))
+    else:
+        status.show(store, made, shot)
+    return 1 if shot.count("failed") else 0
+
+
+def _queued(store: Store, name: str) -> frozenset[str]:
+    if not (store.plan_folder(name) / "ledger.jsonl").exists():
+        return frozenset()
+    from orchestrator import slurm
+
+    return slurm.queued_stages(store, name)
+
+
+def cancel(arguments: Namespace) -> int:
+    """growpoint cancel: jobs stop, finished stages stay."""
+    store, name = located(arguments)
+    store.plan(name)
+    folder = store.plan_folder(name)
+    cancelled = 0
+    if (folder / "ledger.jsonl").exists():
+        from orchestrator import slurm
+
+        cancelled = slurm.cancel(store, name)
+    holder = claim.holder(folder / "launch")
+    if holder:
+        write_json(folder / "cancel.json", {"at": time.time(), "pid": os.getpid()})
+        _wait_for_end(folder)
+    words = [f"{cancelled} SLURM jobs"] * bool(cancelled)
+    words += [f"the launch on {holder.get('host')}"] if holder else []
+    text.out.print(
+        f"{name}   cancelled {' and '.join(words)}" if words else f"{name}   nothing is running"
+    )
+    return 0
+
+
+def _wait_for_end(folder: Path, seconds: float = 120.0) -> None:
+    """Wait until the launch has let its workers save and end."""
+    until = time.monotonic() + seconds
+    while claim.holder(folder / "launch"):
+        if time.monotonic() > until:
+            raise GrowpointError(
+                "the launch does not end",
+                [("asked", f"{seconds:.0f} s ago")],
+                f"cat {folder}/worker-0.log",
+            )
+        time.sleep(0.2)

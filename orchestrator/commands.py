@@ -1,7 +1,6 @@
 """The running half of the command line: plan, launch, status, cancel, grow."""
 
 import json
-import os
 import shlex
 import signal
 import sys
@@ -22,7 +21,6 @@ from sweeps.cluster import Local, Slurm
 from sweeps.config import Request
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
-from sweeps.family import CONFIG_FOLDER_VARIABLE
 from sweeps.plan import Plan
 from sweeps.schema import asked, canonical
 
@@ -228,7 +226,7 @@ def grow(arguments: Namespace) -> int:
     from orchestrator import grow as growth
 
     if arguments.config_dir:
-        os.environ[CONFIG_FOLDER_VARIABLE] = str(Path(arguments.config_dir).resolve())
+        config.use_folder(Path(arguments.config_dir))
     operators = config.growth(arguments.overrides)
     report = growth.by_hand(
         arguments.source, arguments.to, operators, arguments.seed, arguments.shard_bytes

@@ -1,13 +1,13 @@
 """From conf/ and the command line to validated descriptions: the one module that knows Hydra."""
 
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -17,10 +17,11 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter
 
 import conf
-from sweeps import family as families
 from sweeps.cluster import Cluster, Local, Slurm
 from sweeps.errors import GrowpointError, nearest
+from sweeps.exclude import in_use, require_known
 from sweeps.growth import Depth, GrowthChoice, Width, operators_of
+from sweeps.search import known_choice, locate, search_path, unreadable, use_folder
 from sweeps.sweep import Sweep
 from sweeps.validation import Axis, Settings, validated
 
@@ -45,13 +46,25 @@ def load(sweep: str, overrides: Sequence[str] = (), config_dir: Path | None = No
     Raises GrowpointError for unknown keys and values, before anything is written.
     """
     if config_dir:
-        os.environ[families.CONFIG_FOLDER_VARIABLE] = str(config_dir.resolve())
+        use_folder(config_dir)
     parsed = _parse(overrides)
     with tempfile.TemporaryDirectory(prefix="growpoint-") as scratch:
-        name, search = _locate(sweep, Path(scratch))
+        name, search = locate(sweep, Path(scratch))
         choices, values, axes = _sort(parsed, search)
         combined = [_compose(name, picked, search, values) for picked in choices]
-    return _request(Path(name).name, list(zip(combined, choices, strict=True)), axes)
+    request = _request(Path(name).name, list(zip(combined, choices, strict=True)), axes)
+    require_known([made for made, _ in request.sweeps], _judged(parsed))
+    return request
+
+
+def _judged(parsed: Sequence[Override]) -> list[str]:
+    """Fields of `exclude` whose names must be in the sweep.
+
+    Where the command line cuts an axis of a file and leaves its exclusions, they may be idle.
+    """
+    said = {override.get_key_element().split(".")[0] for override in parsed}
+    axes = {"growth": "growth", "point": "points", "budget": "budgets", "seed": "seeds"}
+    return [field for field, key in axes.items() if "exclude" in said or key not in said]
 
 
 def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
@@ -64,7 +77,7 @@ def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
                 [("known", "growth")],
                 "growth=depth",
             )
-    search = _search_path(None)
+    search = search_path(None)
     choices, values, axes = _sort(parsed, search)
     if axes or len(choices) > 1:
         raise GrowpointError("a checkpoint is grown in one way at a time", [], "growth=depth")
@@ -86,10 +99,46 @@ def _request(
         data["name"] = data["name"] or name
         labels = tuple((key, choice[key]) for key in varied)
         for changed, more in _variants(data, [*settings.axes, *axes]):
-            sweeps.append((validated(TypeAdapter(Sweep), changed), labels + more))
+            sweeps.append((_sweep(changed, axes), labels + more))
     place: Local | Slurm = validated(TypeAdapter(Cluster), cluster, "cluster")
-    config = {**combined[0][0], "cluster": cluster, "store": settings.store}
-    return Request(sweeps[0][0].name, tuple(sweeps), place, Path(settings.store), config)
+    recorded = [_group_axis(key, combined) for key in varied] + [*settings.axes, *axes]
+    config = {
+        **combined[0][0],
+        "cluster": cluster,
+        "store": settings.store,
+        "axes": [axis.model_dump(mode="json", exclude_defaults=True) for axis in recorded],
+    }
+    # Names that an override has made idle would be refused when the record is read as a file.
+    if not any(str(key).startswith("exclude") for axis in recorded for key, _ in axis.steps()[0]):
+        used = in_use([made for made, _ in sweeps])
+        config["exclude"] = [entry.model_dump(mode="json", exclude_defaults=True) for entry in used]
+    store = _store(settings.store)
+    return Request(sweeps[0][0].name, tuple(sweeps), place, store, config)
+
+
+def _store(asked: str) -> Path:
+    # Shells leave the tilde of `store=~/runs` as it is.
+    return Path(asked).expanduser() if asked.split("/")[0] == "~" else Path(asked)
+
+
+def _sweep(data: dict[str, Any], axes: Sequence[Axis]) -> Sweep:
+    try:
+        return validated(TypeAdapter(Sweep), data)
+    except GrowpointError as error:
+        # `seeds=0,1` makes an axis of a key that takes a list, which is what was meant.
+        for axis in axes:
+            if error.help.startswith(f"{axis.key}=[") and not isinstance(axis.values[0], list):
+                meant = f"{axis.key}=[{','.join(map(str, axis.values))}]"
+                raise GrowpointError(error.problem, error.evidence, meant) from error
+        raise
+
+
+def _group_axis(key: str, combined: Sequence[tuple[dict[str, Any], dict[str, str]]]) -> Axis:
+    """A varied config group as the values that its choices stand for."""
+    values: dict[str, Any] = {}
+    for data, choice in combined:
+        values.setdefault(choice[key], data[key])
+    return Axis(key=key, values=tuple(values.values()), names=tuple(values))
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -113,35 +162,6 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def _search_path(extra: Path | None) -> list[Path]:
-    own = os.environ.get(families.CONFIG_FOLDER_VARIABLE)
-    return [path for path in (extra, Path(own) if own else None, conf.FOLDER) if path]
-
-
-def known(group: str, search: Sequence[Path] | None = None) -> list[str]:
-    """Names of the choices of a config group, such as all sweeps."""
-    folders = _search_path(None) if search is None else search
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-
-
-def _locate(sweep: str, scratch: Path) -> tuple[str, list[Path]]:
-    """The sweep's name within the search path, and that path; a file is found wherever it lies."""
-    path = Path(sweep)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise GrowpointError(f"there is no sweep file {sweep}", [], "ls *.yaml")
-        (scratch / "sweep").mkdir()
-        (scratch / "sweep" / f"{path.stem}.yaml").write_bytes(path.read_bytes())
-        return path.stem, _search_path(scratch)
-    search = _search_path(None)
-    names = known("sweep", search)
-    if sweep not in names:
-        raise GrowpointError(
-            f"there is no sweep `{sweep}`", [("known", ", ".join(names))], nearest(sweep, names)
-        )
-    return sweep, search
-
-
 def _sort(
     parsed: Sequence[Override], search: Sequence[Path]
 ) -> tuple[list[dict[str, str]], list[tuple[str, Any]], list[Axis]]:
@@ -154,7 +174,7 @@ def _sort(
         options = _options(override)
         named = all(isinstance(option, str) for option in options)
         if key in GROUPS and named:
-            groups[key] = [_known_choice(key, str(option), search) for option in options]
+            groups[key] = [known_choice(key, str(option), search) for option in options]
         elif len(options) > 1:
             axes.append(Axis(key=key, values=tuple(options)))
         else:
@@ -174,17 +194,6 @@ def _options(override: Override) -> list[Any]:
         raise GrowpointError(
             f"`{override.input_line}` cannot be enumerated", [("says", error)]
         ) from error
-
-
-def _known_choice(group: str, choice: str, search: Sequence[Path]) -> str:
-    names = known(group, search)
-    if choice not in names:
-        raise GrowpointError(
-            f"there is no {group} `{choice}`",
-            [("known", ", ".join(names))],
-            f"{group}={nearest(choice, names)}",
-        )
-    return choice
 
 
 def _compose(
@@ -212,6 +221,8 @@ def _compose(
             [("says", line) for line in lines[:4]],
             f"growpoint plan {sweep} --config",
         ) from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise unreadable(f"sweep `{sweep}`, or in a file that it names", error) from error
     assert isinstance(data, dict)
     return {str(key): value for key, value in data.items()}
 
@@ -248,13 +259,17 @@ def _variants(
     data: dict[str, Any], axes: Sequence[Axis]
 ) -> Iterator[tuple[dict[str, Any], Labels]]:
     """One configuration for each combination of the axes' values; keys of one axis are zipped."""
-    for combination in itertools.product(*(axis.steps() for axis in axes)):
+    if not axes:
+        yield data, ()
+        return
+    named = (zip(axis.steps(), axis.labels(), strict=True) for axis in axes)
+    for combination in itertools.product(*named):
         config = OmegaConf.create(data)
         labels: list[tuple[str, str]] = []
-        for step in combination:
+        for step, called in combination:
+            labels += called
             for key, value in step:
                 _set(config, key, value)
-                labels.append((key, str(value)))
         changed = OmegaConf.to_container(config)
         assert isinstance(changed, dict)
         yield {str(key): value for key, value in changed.items()}, tuple(labels)

@@ -16,10 +16,9 @@ from pydantic import Field, PositiveInt
 
 from sweeps.errors import GrowpointError
 from sweeps.filehash import sha256
-from sweeps.schema import Description, asked, canonical, digest
+from sweeps.schema import Description, Seed, asked, canonical, digest
 
 Heldout = Annotated[float, Field(gt=0, lt=1)]
-Seed = Annotated[int, Field(ge=0)]
 SUFFIXES = (".txt", ".md", ".py", ".jsonl", ".parquet")
 
 

@@ -13,12 +13,14 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 import conf
 from sweeps.errors import GrowpointError, nearest
-from sweeps.schema import Description
+from sweeps.schema import Description, asked, canonical, digest
 
 # A shape is a list of sums of products of sizes: [heads*head_dim, hidden].
 Shape = tuple[Annotated[str, BeforeValidator(str)], ...]
 Shapes = dict[str, Shape]
 
+# libyaml's reader takes a tenth of the time, where PyYAML was built with it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONFIG_FOLDER_VARIABLE = "GROWPOINT_CONFIG"
 
 
@@ -39,6 +41,7 @@ class Stacked(Description):
 class Family(Description):
     """Names of one architecture. Not hashed: a typo put right here must not rename runs.
 
+    What a user's own file says of the network itself is: see `own_digest`.
     docs/families.md explains every key. Tensor names under `layer`, `dense`, `sparse`, `router`,
     `expert` and `stacked` follow `prefix`; conditions name a setting, or say `not SETTING`.
     """
@@ -126,11 +129,29 @@ def load(name: str) -> Family:
     )
 
 
+def own_digest(name: str) -> str:
+    """Digest of what a user's own family file says of the network; "" if it is as shipped.
+
+    The class, its settings and the settings that width scales change what a model computes;
+    names of tensors do not.
+    """
+    found, shipped = find(name), conf.FOLDER / "family" / f"{name}.yaml"
+    if found is None:
+        return ""
+    mine = _network(found)
+    return "" if shipped.is_file() and _network(_parse(shipped)) == mine else digest(mine)
+
+
+def _network(family: Family) -> str:
+    keys = ("model_type", "settings", "fixed", "scaled_by_width", "divided_by_width")
+    return canonical(asked({key: getattr(family, key) for key in keys}))
+
+
 @lru_cache
 def _parse(path: Path) -> Family:
     try:
-        return Family.model_validate(yaml.safe_load(path.read_text()))
-    except (ValidationError, yaml.YAMLError) as error:
+        return Family.model_validate(yaml.load(path.read_text(), _LOADER))
+    except (ValidationError, yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         first = str(error).splitlines()
         raise GrowpointError(
             "a family file cannot be read",

@@ -16,7 +16,10 @@ Setting = bool | int | float | str | None
 
 
 class Model(Description):
-    """Sizes of one Mixture-of-Experts network; `settings` are further keys of its config.json."""
+    """Sizes of one Mixture-of-Experts network; `settings` are further keys of its config.json.
+
+    `family_digest` is filled in by a sweep: it names what a user's own family file changes.
+    """
 
     family: str
     layers: PositiveInt
@@ -33,6 +36,7 @@ class Model(Description):
     dense_layers: Annotated[int, Field(ge=0)] = 0
     dense_hidden: Annotated[int, Field(ge=0)] = 0
     settings: dict[str, Setting] = Field(default_factory=dict)
+    family_digest: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -113,7 +117,16 @@ def _layer(
 
 
 def check(model: Model, family: Family) -> None:
-    """Raise GrowpointError for sizes that a config.json of this family has no key for."""
+    """Raise GrowpointError for sizes that a config.json of this family has no key for.
+
+    Also for a family that is no longer the user's own one that the model was planned with.
+    """
+    if model.family_digest and model.family_digest != families.own_digest(model.family):
+        raise GrowpointError(
+            f"family `{model.family}` is not the one that this model was planned with",
+            [("planned", model.family_digest), ("found", families.own_digest(model.family) or "-")],
+            "--config-dir FOLDER with the family file of then, or plan and launch again",
+        )
     can_be_dense = "dense_layers" in family.config or family.dense_list
     if model.dense_layers and not can_be_dense:
         raise GrowpointError(

@@ -1,5 +1,6 @@
 """Plan: every stage once, which cell wants it, what it costs, and the jobs that run it."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from sweeps import cost
 from sweeps.data import Corpus, Data
 from sweeps.model import parameters
 from sweeps.schema import asked, canonical, digest
-from sweeps.stages import Evaluate, Stage, Train, shares_start
+from sweeps.stages import Evaluate, Stage, Train, passed_until, phase_key
 from sweeps.sweep import Cell, Sweep, expand
 
 VERSION = 1
@@ -89,8 +90,7 @@ def _collect(cells: Iterable[Cell]) -> dict[str, Stage]:
     phases: dict[str, list[Stage]] = defaultdict(list)
     for stage in stages.values():
         if isinstance(stage.do, Train) and stage.do.ends:
-            open_phase = stage.do.model_copy(update={"tokens": 1, "ends": False})
-            phases[Stage(open_phase, stage.after).id].append(stage)
+            phases[phase_key(stage.text)].append(stage)
     for phase in phases.values():
         # One alone shares nothing; several need each one's point of departure but the last's.
         for stage in sorted(phase, key=_tokens)[: -1 if len(phase) > 1 else 0]:
@@ -121,15 +121,18 @@ def _resumes(stages: Mapping[str, Stage]) -> dict[str, Stage]:
     """For each phase the longest other phase of the plan that it passes through."""
     phases: dict[str, list[Stage]] = defaultdict(list)
     for stage in stages.values():
-        if isinstance(stage.do, Train) and stage.after:
-            phases[stage.after.id].append(stage)
+        if isinstance(stage.do, Train):
+            phases[phase_key(stage.text)].append(stage)
     found: dict[str, Stage] = {}
     for group in phases.values():
-        group.sort(key=_tokens)
-        for index, stage in enumerate(group):
-            starts = [other for other in group[:index] if shares_start(stage, other)]
-            if starts:
-                found[stage.id] = starts[-1]
+        starts = sorted(
+            (s for s in group if isinstance(s.do, Train) and not s.do.ends), key=_tokens
+        )
+        for stage in group:
+            assert isinstance(stage.do, Train)
+            passed = bisect_right(starts, passed_until(stage.do), key=_tokens)
+            if passed:
+                found[stage.id] = starts[passed - 1]
     return found
 
 

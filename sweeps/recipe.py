@@ -5,10 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from sweeps.schema import Description
+from sweeps.errors import GrowpointError
+from sweeps.schema import Description, Seed
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+HIGHEST_LR = 10.0
 
 
 class Constant(Description):
@@ -72,7 +74,7 @@ Schedule = Annotated[Constant | Wsd | Cosine, Field(discriminator="kind")]
 class Recipe(Description):
     """How a phase of training moves the weights: AdamW over batches of equal sequences."""
 
-    lr: Annotated[float, Field(gt=0, le=10)] = 3e-4
+    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)] = 3e-4
     schedule: Schedule = Constant()
     warmup_tokens: Annotated[int, Field(ge=0)] = 0
     batch_sequences: PositiveInt = 16
@@ -113,6 +115,12 @@ class Branch(Description):
     def recipe(self, trunk: Recipe) -> Recipe:
         """The branch's recipe."""
         warmup = trunk.warmup_tokens if self.warmup_tokens is None else self.warmup_tokens
+        if trunk.lr * self.lr_ratio > HIGHEST_LR:
+            raise GrowpointError(
+                "the peak learning rate of the branches is too high",
+                [("peak", f"{trunk.lr * self.lr_ratio:g}"), ("needs", f"at most {HIGHEST_LR:g}")],
+                f"branch.lr_ratio={HIGHEST_LR / trunk.lr:g}",
+            )
         return trunk.model_copy(
             update={
                 "lr": trunk.lr * self.lr_ratio,
@@ -129,7 +137,7 @@ class Choices(Description):
     context_tokens: PositiveInt = 64
     continuation_tokens: PositiveInt = 16
     options: Annotated[int, Field(ge=2, le=26)] = 4
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class Suite(Description):

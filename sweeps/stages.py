@@ -12,9 +12,7 @@ from sweeps.data import Corpus
 from sweeps.growth import Operator, grown
 from sweeps.model import Model
 from sweeps.recipe import Recipe, Suite
-from sweeps.schema import Description, asked, canonical, digest
-
-Seed = Annotated[int, Field(ge=0)]
+from sweeps.schema import Description, Seed, asked, canonical, digest
 
 
 class Init(Description):
@@ -120,8 +118,24 @@ def shares_start(long: Stage, short: Stage) -> bool:
     if short.do.ends or short.do.tokens >= long.do.tokens:
         return False
     same = long.do.model_copy(update={"tokens": short.do.tokens, "ends": False}) == short.do
-    end = long.do.tokens
-    return same and (not long.do.ends or short.do.tokens <= long.do.recipe.schedule.free_until(end))
+    return same and short.do.tokens <= passed_until(long.do)
+
+
+def phase_key(text: str) -> str:
+    """What the stage.json of all lengths of one phase have in common, those that end included.
+
+    Of two phases with the same key, `shares_start` depends on lengths alone. Raises ValueError
+    and KeyError for a text that is not a train stage's.
+    """
+    data = json.loads(text)
+    kept = {key: value for key, value in data["do"].items() if key not in {"tokens", "ends"}}
+    return json.dumps([data["after"], kept], sort_keys=True)
+
+
+def passed_until(do: Train) -> int:
+    """Open checkpoints of the same phase are passed up to so many tokens, and before its own."""
+    free = do.recipe.schedule.free_until(do.tokens) if do.ends else do.tokens
+    return min(free, do.tokens - 1)
 
 
 def build(text: str, load: Callable[[str], Stage]) -> Stage:

@@ -4,56 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from sweeps import cost
-from sweeps.data import Corpus, Data, Tokens
+from sweeps import cost, fits
+from sweeps import family as families
+from sweeps.amounts import Budgets, Points, Unit
+from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
+from sweeps.exclude import Arm, Exclude
+from sweeps.fits import require_distinct
 from sweeps.growth import Depth, GrowthChoice, Width, grown, label, operators_of
 from sweeps.model import Model
 from sweeps.recipe import Branch, Recipe, Suite
-from sweeps.schema import Description
+from sweeps.schema import Description, Seed
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
-
-Arm = Literal["grow", "continue", "scratch"]
-Unit = Literal["tokens", "flops"]
-PositiveAmount = Annotated[float, Field(gt=0)]
-
-
-class Points(Description):
-    """Where the source's trunk is left: tokens or FLOPs sunk so far; 0 is the untrained network."""
-
-    unit: Unit = "tokens"
-    at: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _distinct(self) -> "Points":
-        if len(set(self.at)) != len(self.at):
-            raise ValueError("a point is named twice")
-        return self
-
-
-class Budgets(Description):
-    """What may be spent: `extra` after the source point, or in `total` with what is sunk."""
-
-    of: Literal["extra", "total"] = "extra"
-    unit: Unit = "flops"
-    at: Annotated[tuple[PositiveAmount, ...], Field(min_length=1)]
-
-
-class Exclude(Description):
-    """Cells that are left out: those that match every field given here."""
-
-    arm: tuple[Arm, ...] = ()
-    growth: tuple[str, ...] = ()
-    point: tuple[int, ...] = ()
-    budget: tuple[int, ...] = ()
-    seed: tuple[int, ...] = ()
-
-    def matches(self, **cell: object) -> bool:
-        """Whether a cell with these values is left out."""
-        asked = {name: values for name, values in self if values}
-        return bool(asked) and all(cell.get(name) in values for name, values in asked.items())
 
 
 class Sweep(Description):
@@ -70,34 +34,27 @@ class Sweep(Description):
     branch: Branch = Branch()
     data: Data
     suite: Suite
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     exclude: tuple[Exclude, ...] = ()
+
+    @field_validator("model")
+    @classmethod
+    def _of_this_family(cls, model: Model) -> Model:
+        return model.model_copy(update={"family_digest": families.own_digest(model.family)})
 
     @model_validator(mode="after")
     def _fits(self) -> "Sweep":
-        data = self.data
-        needed = data.vocabulary if isinstance(data, Tokens) else data.tokenizer.vocabulary
-        if needed > self.model.vocabulary:
-            raise GrowpointError(
-                "the data has more tokens than the model's vocabulary",
-                [("data", needed), ("model", self.model.vocabulary)],
-                f"model.vocabulary={needed}",
-            )
-        longest = max(self.recipe.sequence_tokens, self.suite.sequence_tokens)
-        if longest > self.model.positions:
-            raise GrowpointError(
-                "sequences are longer than the model's positions",
-                [("sequences", longest), ("positions", self.model.positions)],
-                f"model.positions={longest}",
-            )
-        names = [label(operators_of(choice)) for choice in self.growth]
-        if len(set(names)) != len(names):
-            raise GrowpointError(
-                "the growth axis names one operator twice",
-                [("growth", ", ".join(names))],
-                "give each entry of `growth` a kind, order, factor or noise of its own",
-            )
+        require_distinct("seeds", self.seeds)
+        require_distinct("arms", self.arms)
+        fits.require_vocabulary(self.data, self.model)
+        fits.require_positions(self.recipe, self.suite, self.model)
+        fits.require_growth(self.growths, self.arms)
         return self
+
+    @property
+    def growths(self) -> list[str]:
+        """Labels of the growth axis."""
+        return [label(operators_of(choice)) for choice in self.growth]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +108,34 @@ class Cell:
 
 
 def expand(sweep: Sweep, corpus: Corpus, variant: tuple[tuple[str, str], ...] = ()) -> list[Cell]:
-    """All cells of one sweep, in a fixed order. Raises GrowpointError for impossible budgets."""
-    return [cell for seed in sweep.seeds for cell in _Seed(sweep, corpus, seed, variant).cells()]
+    """All cells of one sweep, in a fixed order.
+
+    Raises GrowpointError for impossible budgets, and for two that come to the same run.
+    """
+    cells = [cell for seed in sweep.seeds for cell in _Seed(sweep, corpus, seed, variant).cells()]
+    first: dict[tuple[str, Arm, str], Cell] = {}
+    for cell in cells:
+        twin = first.setdefault((cell.stage.id, cell.arm, cell.growth), cell)
+        if twin is not cell:
+            raise _same_run(sweep, twin, cell)
+    return cells
+
+
+def _same_run(sweep: Sweep, one: Cell, other: Cell) -> GrowpointError:
+    """Two points or budgets would pass for two measurements, and be one."""
+    by_point = one.point != other.point
+    axis, at = ("points", sweep.points.at) if by_point else ("budgets", sweep.budgets.at)
+    unit = sweep.points.unit if by_point else sweep.budgets.unit
+    pair = (one.point, other.point) if by_point else (one.budget, other.budget)
+    return GrowpointError(
+        f"{axis}.at.{pair[0]} and {axis}.at.{pair[1]} are the same after rounding to whole batches",
+        [
+            ("asked", f"{at[pair[0]]:g} and {at[pair[1]]:g} {unit}"),
+            ("batch", f"{sweep.recipe.batch_tokens} tokens"),
+            ("cell", other.label),
+        ],
+        f"{axis}.at=[{','.join(f'{x:g}' for i, x in enumerate(at) if i != pair[1])}]",
+    )
 
 
 @dataclass(frozen=True)

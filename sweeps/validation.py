@@ -1,7 +1,7 @@
 """From plain data to descriptions, with errors that name the key and the way out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
@@ -13,11 +13,15 @@ Step = tuple[tuple[str, Any], ...]
 
 
 class Axis(Description):
-    """A further axis of a sweep: a dotted key and its values, or several keys zipped."""
+    """A further axis of a sweep: a dotted key and its values, or several keys zipped.
+
+    `names` stand for long values in tables, as those of a config group's choices.
+    """
 
     key: str | None = None
     values: tuple[Any, ...] = ()
     zip: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_form(self) -> "Axis":
@@ -25,8 +29,17 @@ class Axis(Description):
             raise ValueError("an axis has either `key` and `values`, or `zip`")
         if len({len(values) for values in self.zip.values()}) > 1:
             raise ValueError("zipped keys need equally many values")
-        if not self.steps():
+        steps = self.steps()
+        if not steps:
             raise ValueError("an axis needs at least one value")
+        if any(step in steps[:index] for index, step in enumerate(steps)):
+            raise GrowpointError(
+                f"the axis {self.key or ' with '.join(self.zip)} names a value twice",
+                [("values", ", ".join(str(value) for step in steps for _, value in step))],
+                "leave one of them out",
+            )
+        if self.names and (len(self.names) != len(steps) or not self.key):
+            raise ValueError("an axis has as many `names` as `values`")
         return self
 
     def steps(self) -> list[Step]:
@@ -34,6 +47,12 @@ class Axis(Description):
         columns = self.zip or {str(self.key): self.values}
         rows = zip(*columns.values(), strict=True)
         return [tuple(zip(columns, row, strict=True)) for row in rows]
+
+    def labels(self) -> list[tuple[tuple[str, str], ...]]:
+        """What each step is called in tables: its keys with their values, or its name."""
+        if self.names:
+            return [((str(self.key), name),) for name in self.names]
+        return [tuple((key, str(value)) for key, value in step) for step in self.steps()]
 
 
 class Settings(Description):
@@ -47,7 +66,10 @@ def validated(adapter: TypeAdapter[T], data: object, under: str = "") -> T:
     """`data` as a description. Raises GrowpointError with the dotted key of the first mistake."""
     unset = _unset(data, [under] if under else [])
     if unset:
-        raise GrowpointError(f"{unset} is not set", [], f"{unset}=VALUE")
+        place = unset.removeprefix(f"{under}.") if under else unset
+        wanted = "[FOLDER]" if unset.endswith("paths") else "[VALUE]"
+        shown = wanted if _is_list(adapter, place.split(".")) else "VALUE"
+        raise GrowpointError(f"{unset} is not set", [], f"{unset}={shown}")
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
@@ -96,6 +118,10 @@ def _explained(
         where = f"{key}: " if key else ""
         shown = "growpoint plan SWEEP --config shows the whole configuration"
         return GrowpointError(f"{where}{_lower(mistake)}", [], shown)
+    if kind == "tuple_type":
+        return GrowpointError(
+            f"{key} cannot be {given!r}", [("needs", "a list")], f"{key}=[{given}]"
+        )
     return GrowpointError(
         f"{key} cannot be {given!r}",
         [("needs", _lower(mistake))],
@@ -112,7 +138,7 @@ def _example(mistake: Mapping[str, Any]) -> str:
     limits = mistake.get("ctx", {})
     bound = limits.get("ge", limits.get("le"))
     if bound is not None:
-        return f"{bound:g}"
+        return str(bound) if isinstance(bound, int) else f"{bound:g}"
     return (
         "1"
         if mistake["type"] in {"greater_than", "int_parsing", "int_type", "int_from_float"}
@@ -138,8 +164,23 @@ def _plain(loc: Sequence[str | int], data: object) -> list[str | int]:
 
 def _fields(adapter: TypeAdapter[Any], loc: Sequence[str | int]) -> set[str]:
     """Keys that are known where `loc` ends."""
+    types = _types(adapter, loc[:-1])
+    return {name for kind in types for model in _members(kind) for name in model.model_fields}
+
+
+def _is_list(adapter: TypeAdapter[Any], loc: Sequence[str | int]) -> bool:
+    """Whether a list belongs at `loc`, in some member of the unions on the way."""
+    types = [
+        get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        for kind in _types(adapter, loc)
+    ]
+    return any(get_origin(kind) is tuple for kind in types)
+
+
+def _types(adapter: TypeAdapter[Any], loc: Sequence[str | int]) -> list[Any]:
+    """Annotations of what lies at `loc`."""
     types: list[Any] = [adapter._type]
-    for part in loc[:-1]:
+    for part in loc:
         inner = [member for kind in types for member in _members(kind)]
         named = [model for model in inner if _kind(model) == part]
         types = (
@@ -151,7 +192,7 @@ def _fields(adapter: TypeAdapter[Any], loc: Sequence[str | int]) -> set[str]:
             ]
             or types
         )
-    return {name for kind in types for model in _members(kind) for name in model.model_fields}
+    return types
 
 
 def _members(annotation: Any) -> list[type[BaseModel]]:

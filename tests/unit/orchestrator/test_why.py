@@ -62,7 +62,7 @@ def test_damaged_files_of_other_sweeps_are_passed_over(damage: str, tmp_path: Pa
 
 
 def test_many_phases_of_one_trunk_are_looked_at_once(tmp_path: Path) -> None:
-    """Quadratic in the number of phases, this takes a quarter of a minute."""
+    """Quadratic in the number of phases, this takes several seconds."""
     store = Store(tmp_path)
     one = {"budgets": {"unit": "tokens", "at": [BATCH]}, "arms": ["continue"], "growth": []}
     finished(store, at(*range(1, 841, 2), **one))

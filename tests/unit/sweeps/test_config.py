@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 import conf
-from sweeps import config
+from sweeps import config, search
 from sweeps.errors import GrowpointError
+from sweeps.sweep import expand
+from tests.unit.sweeps.conftest import CORPUS
 
 
 def test_every_sweep_that_is_shipped_composes() -> None:
-    names = config.known("sweep")
+    names = search.known("sweep")
     assert "demo" in names
     for name in names:
         assert config.load(name).name == name
@@ -24,7 +27,7 @@ def test_every_choice_of_every_group_composes(group: str) -> None:
         ("data", "tokens"): ["data.paths=[a.bin]", "data.vocabulary=512"],
         ("cluster", "slurm"): ["cluster.partition=gpu"],
     }
-    for choice in config.known(group):
+    for choice in search.known(group):
         assert config.load("demo", [f"{group}={choice}", *needs.get((group, choice), [])]).sweeps
 
 
@@ -100,8 +103,20 @@ def test_a_folder_of_ones_own_adds_choices(tmp_path: Path, monkeypatch: pytest.M
         ("+extra=1", "does not set a key", "extra=VALUE"),
         ("seeds", "does not set a key", "seeds=VALUE"),
         ("recipe.lr=[1", "cannot be read", "quote"),
-        ("data=text", "data.paths is not set", "data.paths=VALUE"),
+        ("data=text", "data.paths is not set", "data.paths=[FOLDER]"),
         ("cluster=slurm", "cluster.partition is not set", "cluster.partition=VALUE"),
+        ("seeds=0,1", "seeds cannot be 0", "seeds=[0,1]"),
+        ("arms=grow", "arms cannot be 'grow'", "arms=[grow]"),
+        ("seeds=[0,0]", "seeds names 0 twice", "seeds=[0]"),
+        ("seeds=[99999999999999999999999999]", "seeds.0 cannot be", "seeds.0=9223372036854775807"),
+        ("suite.choices={seed: 99999999999999999999}", "suite.choices.seed", "9223372036854775807"),
+        ("budgets.at=[1.5e11,1.5e11]", "budgets.at names 150000000000 twice", "[150000000000]"),
+        ("points.at=[51200,51200]", "points.at names 51200 twice", "points.at=[51200]"),
+        ("recipe.lr=1e-3,1e-3", "the axis recipe.lr names a value twice", "leave one"),
+        ("exclude=[{growth: [typo]}]", "exclude.0.growth names 'typo'", "exclude.0.growth=["),
+        ("exclude=[{point: [0]},{point: [8]}]", "exclude.1.point names 8", "exclude.1.point=["),
+        ("exclude=[{budget: [2]}]", "exclude.0.budget names 2", "exclude.0.budget=["),
+        ("suite.choices={context_tokens: 500, continuation_tokens: 13}", "positions", "=513"),
         ("name=../up", "name cannot be '../up'", "name="),
     ],
 )
@@ -115,7 +130,7 @@ def test_mistakes_say_the_way_out(override: str, problem: str, hint: str) -> Non
 def test_an_unknown_sweep_names_those_there_are() -> None:
     with pytest.raises(GrowpointError) as caught:
         config.load("demmo")
-    assert caught.value.help == "demo"
+    assert caught.value.help == "growpoint plan demo"
     assert "demo" in dict(caught.value.evidence)["known"]
 
 
@@ -125,3 +140,79 @@ def test_growth_alone_for_one_checkpoint() -> None:
     assert config.growth([])[0].label == "depth x2"
     with pytest.raises(GrowpointError, match="says nothing about growth"):
         config.growth(["recipe.lr=1"])
+
+
+def test_arms_that_need_growth_say_so() -> None:
+    with pytest.raises(GrowpointError, match="growth is empty"):
+        config.load("demo", ["growth=[]", "arms=[grow,scratch]"])
+    assert config.load("demo", ["growth=[]", "arms=[continue]"]).sweeps
+
+
+def test_exclusions_of_a_file_may_idle_where_the_command_line_cuts_its_axis() -> None:
+    assert config.load("demo", ["growth=depth", "points.at=[0]"]).sweeps
+    with pytest.raises(GrowpointError, match=r"exclude.0.growth names 'width x2'"):
+        config.load("demo", ["growth=depth", "exclude=[{growth: ['width x2']}]"])
+    # A name that one variant alone has is a name.
+    config.load("demo", ["growth.1.factor=2,3", "exclude=[{growth: ['width x3']}]"])
+
+
+@pytest.mark.parametrize("asked", ["~", "~/runs"])
+def test_a_tilde_in_store_is_the_home(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somebody")
+    assert config.load("demo", [f"store='{asked}'"]).store == Path(asked).expanduser()
+    assert config.load("demo", ["store='a~b'"]).store == Path("a~b")
+
+
+def test_a_configuration_folder_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(GrowpointError, match="no configuration folder"):
+        config.load("demo", [], tmp_path / "nowhere")
+
+
+def test_a_shipped_sweep_is_no_file() -> None:
+    with pytest.raises(GrowpointError) as caught:
+        config.load("demo.yaml")
+    assert caught.value.help == "growpoint plan demo"
+
+
+@pytest.mark.parametrize(
+    "content", [b"points: {at: [0\n", b"\xff\xfe\x00binary", b"just words", b"a: *nowhere\n"]
+)
+def test_a_file_that_is_no_yaml(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(GrowpointError, match="cannot be read"):
+        config.load(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("content", [b"layers: {at: [0\n", b"\xff\xfe\x00binary"])
+def test_a_file_of_a_group_that_is_no_yaml(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROWPOINT_CONFIG", "")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_bytes(content)
+    with pytest.raises(GrowpointError):
+        config.load("demo", ["model=mine"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["recipe.lr=1e-3,2e-3", "axes=[{zip: {recipe.clip: [1, 2], recipe.beta1: [0.8, 0.9]}}]"],
+        ["recipe=constant,wsd", "recipe.lr=1e-3,2e-3", "seeds=[0,1]"],
+        ["growth=depth,orders"],
+        ["data=text", "data.paths=[README.md]", "cluster=slurm", "cluster.partition=gpu"],
+        ["suite=choices", "recipe=cosine", "name=other"],
+    ],
+)
+def test_the_recorded_configuration_asks_the_same(overrides: list[str], tmp_path: Path) -> None:
+    """Axes and varied groups included, with the labels of the first time."""
+    asked = config.load("demo", overrides)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(dict(asked.config), sort_keys=False))
+    again = config.load(str(file))
+    assert len(again.sweeps) == len(asked.sweeps)
+    for (one, first), (other, second) in zip(again.sweeps, asked.sweeps, strict=True):
+        assert first == second
+        assert {**dict(one), "exclude": ()} == {**dict(other), "exclude": ()}
+        assert [c.label for c in expand(one, CORPUS)] == [c.label for c in expand(other, CORPUS)]
+    assert (again.cluster, again.store, again.name) == (asked.cluster, asked.store, asked.name)

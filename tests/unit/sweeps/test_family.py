@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 import conf
 from sweeps import family as families
 from sweeps.errors import GrowpointError
-from sweeps.family import Family, evaluate, holds, load, of_model_type, place
+from sweeps.family import (
+    CONFIG_FOLDER_VARIABLE,
+    Family,
+    evaluate,
+    holds,
+    load,
+    of_model_type,
+    place,
+)
+from sweeps.model import to_config
+from tests.unit.sweeps.conftest import MODEL, plan_of
 
 NUMBERS = st.integers(1, 1000)
 
@@ -119,3 +129,56 @@ def test_files_say_which_keys_they_set_once(name: str) -> None:
     assert len(set(keys)) == len(keys)
     assert not set(keys) & {*family.settings, *family.fixed}
     assert raw["model_type"] == family.model_type
+
+
+def _renamed(folder: Path, old: str, new: str, name: str = "olmoe") -> set[str]:
+    """Ids of the small plan's stages where a user's own family file has `new` for `old`."""
+    shipped = (conf.FOLDER / "family" / "olmoe.yaml").read_text()
+    assert old in shipped
+    (folder / "family").mkdir(parents=True)
+    (folder / "family" / f"{name}.yaml").write_text(shipped.replace(old, new))
+    return set(plan_of(model={**MODEL, "family": name}).by_id)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("name: olmoe", "name: olmoe", True),
+        ("self_attn.q_norm.weight", "self_attn.query_norm.weight", True),
+        ("norm_topk_prob: false", "norm_topk_prob: true", False),
+        ("clip_qkv: null", "clip_qkv: 8", False),
+        ("fixed: {pad_token_id: null,", "fixed: {hidden_act: gelu, pad_token_id: null,", False),
+        ("model_type: olmoe", "model_type: flex_olmo", False),
+    ],
+)
+def test_what_a_family_of_ones_own_changes_of_the_network_renames(
+    old: str, new: str, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = set(plan_of().by_id)
+    monkeypatch.setenv(CONFIG_FOLDER_VARIABLE, str(tmp_path))
+    mine = _renamed(tmp_path, old, new)
+    assert mine == shipped if same else not mine & shipped
+
+
+def test_a_family_that_is_not_shipped_is_named_by_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for number, value in enumerate(("false", "true", "false")):
+        monkeypatch.setenv(CONFIG_FOLDER_VARIABLE, str(tmp_path / str(number)))
+        key = "norm_topk_prob: "
+        found.append(_renamed(tmp_path / str(number), f"{key}false", key + value, "mine"))
+    assert found[0] == found[2]
+    assert not found[0] & found[1]
+
+
+def test_a_model_is_not_made_by_another_family_than_it_was_planned_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONFIG_FOLDER_VARIABLE, str(tmp_path))
+    _renamed(tmp_path, "clip_qkv: null", "clip_qkv: 8")
+    model = plan_of().stages[0].model
+    assert to_config(model)["clip_qkv"] == 8
+    monkeypatch.delenv(CONFIG_FOLDER_VARIABLE)
+    with pytest.raises(GrowpointError, match="not the one that this model was planned with"):
+        to_config(model)

@@ -4,7 +4,7 @@ import json
 
 from pydantic import BaseModel
 
-from sweeps import config
+from sweeps import config, search
 from sweeps.growth import Depth, Width
 from sweeps.plan import plan, to_json
 from sweeps.recipe import Branch, Choices, Constant, Cosine, Recipe, Suite, Wsd
@@ -32,7 +32,7 @@ def test_defaults_of_what_is_hashed(golden: Golden) -> None:
 
 
 def test_stages_of_the_shipped_sweeps(golden: Golden) -> None:
-    for name in config.known("sweep"):
+    for name in search.known("sweep"):
         request = config.load(name)
         corpora = {canonical(asked(sweep.data)): CORPUS for sweep, _ in request.sweeps}
         made = to_json(plan(request.name, request.sweeps, corpora))

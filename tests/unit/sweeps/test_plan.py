@@ -1,5 +1,6 @@
 """Plans: deterministic, prefix-sharing, and shared by sweeps that ask for the same."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -188,3 +189,39 @@ def test_circumstance_is_not_in_the_text() -> None:
     text = "".join(stage.text for stage in plan_of().stages)
     for word in ("small", "store", "partition", "flops", "title"):
         assert word not in text
+
+
+def test_points_that_round_to_the_same_batch_are_refused() -> None:
+    with pytest.raises(GrowpointError, match=r"points.at.1 and points.at.2 are the same after"):
+        plan_of(points={"at": [0, 51200, 51300]})
+
+
+def test_budgets_that_round_to_the_same_batch_are_refused() -> None:
+    with pytest.raises(GrowpointError, match=r"budgets.at.0 and budgets.at.1 are the same after"):
+        plan_of(budgets={"of": "extra", "unit": "flops", "at": [5.0e10, 5.0001e10]})
+
+
+@given(points, budgets, schedules)
+@settings(max_examples=40, deadline=None)
+def test_a_phase_goes_on_from_the_longest_that_it_passes(
+    at: list[int], left: list[int], schedule: dict[str, str]
+) -> None:
+    plan = planned(at, left, schedule)
+    for stage in plan.stages:
+        passed = [other for other in plan.stages if shares_start(stage, other)]
+        longest = max(passed, key=lambda other: getattr(other.do, "tokens", 0), default=None)
+        assert plan.resumes.get(stage.id) == longest
+
+
+def test_a_plan_grows_in_time_with_its_cells() -> None:
+    """Half a second; 5.4 s where each length is held against all shorter ones."""
+    started = time.process_time()
+    steps = [BATCH * step for step in range(1, 1201)]
+    plan = plan_of(
+        points={"at": steps},
+        budgets={"unit": "tokens", "at": [BATCH]},
+        growth=[],
+        arms=["continue"],
+    )
+    assert len(plan.cells) == 1200
+    assert time.process_time() - started < 2.5

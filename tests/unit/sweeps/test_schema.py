@@ -82,3 +82,19 @@ def test_ids_are_the_same_in_another_process() -> None:
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
         )
         assert done.stdout.strip() == digest(canonical(asked(Recipe(lr=1e-3))))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON)
+def test_the_canonical_text_is_that_of_the_standard_library(data: object) -> None:
+    expected = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False)
+    assert canonical(data) == expected + "\n"

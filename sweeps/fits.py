@@ -1,0 +1,67 @@
+"""What the parts of a sweep must agree on, before anything is planned."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sweeps.data import Hub, Stdlib, Text, Tokens
+from sweeps.errors import GrowpointError
+from sweeps.model import Model
+from sweeps.recipe import Recipe, Suite
+
+
+def require_distinct(key: str, values: Sequence[float | str]) -> None:
+    """Refuse an axis that names a value twice: one run would pass for two measurements."""
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise GrowpointError(
+            f"{key} names {_plain(twice[0])} twice",
+            [("given", ", ".join(map(_plain, values)))],
+            f"{key}=[{','.join(map(_plain, dict.fromkeys(values)))}]",
+        )
+
+
+def _plain(value: float | str) -> str:
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def require_vocabulary(data: Stdlib | Text | Hub | Tokens, model: Model) -> None:
+    """Refuse data with tokens that the model has no row for."""
+    needed = data.vocabulary if isinstance(data, Tokens) else data.tokenizer.vocabulary
+    if needed > model.vocabulary:
+        raise GrowpointError(
+            "the data has more tokens than the model's vocabulary",
+            [("data", needed), ("model", model.vocabulary)],
+            f"model.vocabulary={needed}",
+        )
+
+
+def require_positions(recipe: Recipe, suite: Suite, model: Model) -> None:
+    """Refuse sequences longer than the model's positions, those of multiple choice included."""
+    choices = suite.choices
+    asked = choices.context_tokens + choices.continuation_tokens if choices else 0
+    longest = max(recipe.sequence_tokens, suite.sequence_tokens, asked)
+    if longest > model.positions:
+        what = "a context and its continuation" if longest == asked else "sequences"
+        raise GrowpointError(
+            f"{what} are longer than the model's positions",
+            [("tokens", longest), ("positions", model.positions)],
+            f"model.positions={longest}",
+        )
+
+
+def require_growth(growths: Sequence[str], arms: Sequence[str]) -> None:
+    """Refuse a growth axis with a double, and one without which no arm has a cell."""
+    if len(set(growths)) != len(growths):
+        raise GrowpointError(
+            "the growth axis names one operator twice",
+            [("growth", ", ".join(growths))],
+            "give each entry of `growth` a kind, order, factor or noise of its own",
+        )
+    if not arms:
+        raise GrowpointError("arms is empty", [], "arms=[grow,continue,scratch]")
+    if not growths and "continue" not in arms:
+        raise GrowpointError(
+            f"growth is empty, and without it the sweep has no cells for {' and '.join(arms)}",
+            [("growth", "[]"), ("arms", ", ".join(arms))],
+            "growth=depth",
+        )

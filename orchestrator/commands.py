@@ -16,7 +16,7 @@ import yaml
 from orchestrator import status, text
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, read_json, write_atomic, write_json
-from sweeps import config, data, plan
+from sweeps import config, data, plan, search
 from sweeps.cluster import Local, Slurm
 from sweeps.config import Request
 from sweeps.data import Corpus
@@ -226,7 +226,7 @@ def grow(arguments: Namespace) -> int:
     from orchestrator import grow as growth
 
     if arguments.config_dir:
-        config.use_folder(Path(arguments.config_dir))
+        search.use_folder(Path(arguments.config_dir))
     operators = config.growth(arguments.overrides)
     report = growth.by_hand(
         arguments.source, arguments.to, operators, arguments.seed, arguments.shard_bytes

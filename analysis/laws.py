@@ -6,6 +6,7 @@ A law gives the falling quantity L (a loss, or the shortfall of an accuracy from
     X   extra FLOPs, spent after it, at N2 active parameters
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -88,7 +89,7 @@ def parameter(
 
 
 @dataclass(frozen=True)
-class Law:
+class Law(ABC):
     """A hypothesis on how L falls. Subclasses add parameters and `predict`, nothing else."""
 
     name: ClassVar[str]
@@ -97,9 +98,9 @@ class Law:
     source: ClassVar[str] = ""
     scope: ClassVar[Literal["surface", "extra", "total"]]  # what may vary: S and X, S, or S + X
 
+    @abstractmethod
     def predict(self, design: Design) -> FloatArray:
         """L at every run of the design: (cells,), or (restarts, cells) for columns of values."""
-        raise NotImplementedError
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ def _space(law: object) -> Space:
 def space(law: type[Law]) -> Space:
     """The coordinates of a law, worked out once."""
     # mypy takes the class for one of its instances, whose hash it cannot see
-    return _space(law)  # type: ignore[arg-type]
+    return _space(law)
 
 
 def _linear(law: type[Law]) -> npt.NDArray[np.bool_]:

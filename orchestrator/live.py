@@ -44,6 +44,7 @@ def _words(shot: Snapshot, pace: Pace) -> str:
     left = pace.left_seconds(shot)
     words = [f"{shot.count('done')} of {len(shot.stages)} stages"]
     words += [f"{shot.flops_done / max(1.0, shot.flops):.0%} of the FLOPs"]
+    words += ["preparing the corpus"] if shot.preparing else []
     words += [f"{count} {state}" for state in ("running", "failed") if (count := shot.count(state))]
     words += [f"about {text.seconds(left)} to go"] if left is not None else []
     return " · ".join(words)

@@ -27,9 +27,10 @@ class StageState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All stages of a plan at one moment."""
+    """All stages of a plan at one moment; `preparing` while a corpus is being tokenized."""
 
     stages: Mapping[str, StageState]
+    preparing: bool = False
 
     @property
     def flops_done(self) -> float:
@@ -67,7 +68,13 @@ def snapshot(store: Store, plan: Mapping[str, Any], queued: Iterable[str] = ()) 
     for stage_id, entry in _in_order(plan["stages"]):
         before = stages.get(entry["starts_from"] or "")
         stages[stage_id] = _state(store, stage_id, entry, before, plan, stage_id in waiting)
-    return Snapshot(stages)
+    return Snapshot(stages, preparing=any(_preparing(store, corpus) for corpus in plan["data"]))
+
+
+def _preparing(store: Store, corpus: str) -> bool:
+    folder = store.corpus(corpus)
+    begun = folder.parent.exists() and not (folder / "corpus.json").exists()
+    return begun and claim.holder(folder.with_name(f"{corpus}.claim")) is not None
 
 
 def _in_order(stages: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -111,3 +111,13 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local.slots(Local(workers=4)) == ["3", "5", "3", "5"]
     assert local.slots(Local(gpus=1)) == ["3"]
     assert local.slots(Local(gpus=0, workers=3)) == [None, None, None]
+
+
+def test_a_corpus_in_the_making_is_said_so(store: Store) -> None:
+    corpus = next(iter(to_json(PLAN)["data"]))
+    assert not snapshot(store, to_json(PLAN)).preparing
+    with claim.take(store.corpus(corpus).with_name(f"{corpus}.claim")):  # type: ignore[union-attr]
+        assert snapshot(store, to_json(PLAN)).preparing
+        store.corpus(corpus).mkdir()
+        (store.corpus(corpus) / "corpus.json").write_text("{}")
+        assert not snapshot(store, to_json(PLAN)).preparing

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from orchestrator.store import sync
 from sweeps.errors import GrowpointError
 
 CONFIG = "config.json"
@@ -284,12 +285,3 @@ def refuse_existing(folder: Path) -> None:
             [("found", _found(folder))],
             "name a folder that does not exist",
         )
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, last through a crash."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

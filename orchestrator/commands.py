@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -232,12 +232,7 @@ def grow(arguments: Namespace) -> int:
         arguments.source, arguments.to, operators, arguments.seed, arguments.shard_bytes
     )
     if arguments.json:
-        print(json.dumps(_report_json(report), indent=1))
+        print(json.dumps(report.to_dict(), indent=1))
     else:
         text.out.print(report.text())
     return 0
-
-
-def _report_json(report: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = report.to_dict()
-    return found

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from orchestrator import tokenfiles
 from orchestrator import tokenizer as tokenizers
 from orchestrator.documents import Document, documents, rank
-from orchestrator.store import sync_folder, unwritable
+from orchestrator.store import sync, unwritable
 from orchestrator.tokens import FORMAT
 from sweeps.data import Bpe, Corpus, Hub, Pretrained, Stdlib, Text, Tokens
 from sweeps.data import corpus as found
@@ -96,14 +96,14 @@ def _publish(info: dict[str, Any], aside: Path, folder: Path) -> None:
     for path in aside.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    sync_folder(aside)
+    sync(aside)
     try:
         aside.rename(folder)
     except OSError:
         # Somebody else finished the very same corpus first.
         if not (folder / "corpus.json").exists():
             raise
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _written(data: Stdlib | Text | Hub, aside: Path, progress: Progress) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def snapshot(store: Store, plan: Mapping[str, Any], queued: Iterable[str] = ()) 
     """States of all stages of plan.json; `queued` names stages that a scheduler holds."""
     waiting = frozenset(queued)
     stages: dict[str, StageState] = {}
-    for stage_id, entry in _in_order(plan["stages"]):
+    # plan.json lists stages in an order in which they can run.
+    for stage_id, entry in plan["stages"].items():
         before = stages.get(entry["starts_from"] or "")
         stages[stage_id] = _state(store, stage_id, entry, before, plan, stage_id in waiting)
     return Snapshot(stages, preparing=any(_preparing(store, corpus) for corpus in plan["data"]))
@@ -75,11 +76,6 @@ def _preparing(store: Store, corpus: str) -> bool:
     folder = store.corpus(corpus)
     begun = folder.parent.exists() and not (folder / "corpus.json").exists()
     return begun and claim.holder(folder.with_name(f"{corpus}.claim")) is not None
-
-
-def _in_order(stages: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    # plan.json lists stages in an order in which they can run.
-    return stages.items()
 
 
 def _state(

@@ -98,11 +98,10 @@ def _submit_missing(
     missing = [job for job in plan["jobs"] if job["id"] not in over and job["id"] not in live]
     new: list[str] = []
     while missing:
-        known = {**live}
-        ready = [job for job in missing if all(b in over or b in known for b in job["after"])]
+        ready = [job for job in missing if all(b in over or b in live for b in job["after"])]
         groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
         for job in ready:
-            needed = {known[before] for before in job["after"] if before not in over}
+            needed = {live[before] for before in job["after"] if before not in over}
             needed |= {holders[stage] for stage in job["stages"] if stage in holders}
             groups[tuple(sorted(needed))].append(job["id"])
         for waits, jobs in groups.items():

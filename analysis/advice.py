@@ -14,7 +14,7 @@ from analysis.evidence import Noise
 from analysis.fits import Fits
 from analysis.forecast import Arm, arms, run_noise
 from analysis.metrics import Metric
-from analysis.question import Question, check
+from analysis.question import Question, check, once
 from analysis.recommendation import Recommendation
 from sweeps.errors import GrowpointError, nearest
 
@@ -92,6 +92,8 @@ def recommend(
     where one was measured. Fits that are `known` are not made again. Raises GrowpointError for a
     budget that makes no sense.
     """
+    if question.kind not in ("extra", "total"):
+        raise once(question)
     return at_budget(grounds(frame, metric, question, planned, known, series), question)
 
 
@@ -114,6 +116,7 @@ def at_budget(made: Grounds, question: Question) -> Recommendation:
         metric=metric,
         options=options,
         noise=made.noise,
+        chance_ahead=candidates.chance_ahead(found),
         timing=timing,
         pairs=tuple(_pairs(frame, metric, question)),
         laws=_laws(found),

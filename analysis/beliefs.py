@@ -1,20 +1,24 @@
 """What is believed of every option and of every run that could be made, as draws of the laws."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from analysis import evidence
-from analysis.forecast import Arm, ByLaws, ByOffset
+from analysis.forecast import Arm, ByInterpolation, ByLaws, ByOffset
+from analysis.laws import Design
 from analysis.metrics import FloatArray
 from analysis.preposterior import Draws
 from analysis.question import Question
+from analysis.resample import SEED
 from analysis.sample import Which
 
 _REACH = 2.0  # times the measured range beyond which a law is not asked
 _SLACK = 1.05  # rounding of steps
 _SAME = 1.001  # of one source
+_GOES_ON = (0.3, 1.2)  # of its last slope in the logarithm: curves flatten, and slopes are noisy
 _SHARES = np.linspace(0, 0.98, 33)  # of a total, spent before growing
 
 
@@ -58,8 +62,37 @@ def _points(arm: Arm, question: Question) -> list[tuple[float, float]]:
 
 def knows(arm: Arm, sunk: float, extra: float) -> bool:
     """Whether something is expected of an arm at a point."""
+    if isinstance(arm.forecast, ByInterpolation):
+        far = (sunk + extra) / arm.forecast.totals[-1]
+        return (
+            arm.beyond(sunk, extra) <= (_REACH if far > 1 and _slope(arm.forecast) else 1) * _SLACK
+        )
     reached = arm.reaches(np.array([sunk]), np.array([extra]))[0]
     return bool(reached) and arm.beyond(sunk, extra) <= _REACH * _SLACK
+
+
+def measured(arm: Arm, sunk: float, extra: float) -> bool:
+    """Whether an arm's forecast reaches a point, and no slope had to be drawn on beyond its runs."""
+    return bool(arm.reaches(np.array([sunk]), np.array([extra]))[0])
+
+
+def _slope(by: ByInterpolation) -> float:
+    """How fast L fell over the last two budgets, per tenfold of compute; 0 with one budget."""
+    if len(by.totals) < 2:
+        return 0.0
+    fall = by.means[-2] - by.means[-1]
+    return max(0.0, float(fall / np.log10(by.totals[-1] / by.totals[-2])))
+
+
+def _drawn_on(by: ByInterpolation, design: Design) -> FloatArray:
+    """Draws of an interpolation, and beyond its runs of a fall that goes on by some share.
+
+    A control that ends short of the budget would otherwise never be seen to be worth a run.
+    """
+    beyond = np.maximum(0.0, np.log10((design.sunk + design.extra) / by.totals[-1]))
+    rng = np.random.default_rng([SEED, zlib.crc32(by.key.encode())])
+    share = rng.uniform(*_GOES_ON, (by.replicates, 1))
+    return np.asarray(by.draws(design) - share * _slope(by) * beyond)
 
 
 def learns(every: Sequence[Arm], runs: Sequence[Place], seed: int | None = None) -> bool:
@@ -116,7 +149,10 @@ def _one_turn(every: Sequence[Arm], places: Sequence[Place], turn: int) -> Float
             np.array([getattr(places[index], name) for index in mine])
             for name in ("sunk_flops", "extra_flops")
         )
-        columns |= dict(zip(mine, forecast.draws(arm.design(sunk, extra)).T, strict=True))
+        design = arm.design(sunk, extra)
+        exact = not isinstance(forecast, ByInterpolation)
+        drawn = forecast.draws(design) if exact else _drawn_on(forecast, design)
+        columns |= dict(zip(mine, drawn.T, strict=True))
     return np.stack([columns[index] for index in range(len(places))], axis=1)
 
 

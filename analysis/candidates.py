@@ -1,5 +1,6 @@
 """The things one could do, and how they compare under the same draws."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -115,6 +116,19 @@ def _alone(each: Candidate, metric: Metric, names: Sequence[Checkpoint]) -> Opti
         basis=each.arm.forecast.basis if each.arm.forecast else "",
         checkpoint=known.words() if known else "",
     )
+
+
+def chance_ahead(found: Sequence[Candidate]) -> float:
+    """How often the best of growing is ahead of the best un-grown control; NaN without either.
+
+    Which is the best is decided by expectations, not by draws: luck picks no winner here.
+    """
+    best = [
+        min((each for each in found if each.arm.which.arm == arm), key=lambda each: each.point)
+        for arm in ("grow", "continue")
+        if any(each.arm.which.arm == arm for each in found)
+    ]
+    return float(np.mean(best[0].draws < best[1].draws)) if len(best) == 2 else math.nan
 
 
 def by_law(found: Sequence[Candidate]) -> dict[str, tuple[str, ...]]:

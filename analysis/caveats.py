@@ -85,7 +85,7 @@ def _highest(frame: pd.DataFrame, metric: Metric, options: Sequence[Option]) -> 
     if rows.empty:
         return []
     means = rows.groupby("sunk_flops")[metric.column].mean()
-    sunk = float(means.index[np.argmin(metric.falling(means.to_numpy(float)))])
+    sunk = float(means.index[int(np.argmin(metric.falling(means.to_numpy(float))))])
     if np.isclose(sunk, best.sunk_flops, rtol=0.01):
         return []
     same = [

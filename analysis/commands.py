@@ -108,16 +108,15 @@ def plot(
             f"growpoint plot {outcomes.words}",
         )
     chosen = outcomes.metric(metric)
-    found = (
-        _fits_or_none(outcomes, chosen) if "sunk_vs_accuracy" in (which or figures.NAMES) else None
-    )
+    lawless = set(which or figures.NAMES) <= {"loss_curves", "accuracy_vs_extra"}
+    found = None if lawless else _fits_or_none(outcomes, chosen)
     made = _draw(outcomes, found, chosen, which)
     if as_json:
         paths = {name: [str(path) for path in each] for name, each in made.items()}
         return _json({"sweep": outcomes.name, "figures": paths})
     for each in made.values():
         _say(str(each[0]))
-    return 0
+    return 0 if made else 1
 
 
 def _fits_or_none(outcomes: Outcomes, metric: Metric) -> Fits | None:
@@ -132,35 +131,34 @@ def _fits_or_none(outcomes: Outcomes, metric: Metric) -> Fits | None:
 def _draw(
     outcomes: Outcomes, found: Fits | None, metric: Metric, which: Sequence[str]
 ) -> dict[str, list[Path]]:
-    """The figures named, or all that the outcomes have something for."""
+    """The figures named, or all that the outcomes have something for; the others with the reason.
+
+    Raises GrowpointError for a named figure with nothing to show.
+    """
     frame = metric.measured(outcomes.frame)
-    kept = [name for name in figures.NAMES if _drawable(name, outcomes)]
+    subject = figures.Subject(frame, metric, found, outcomes.curves)
     folder = outcomes.writable() / "figures"
     made = {}
-    for name in which or kept:
-        if name == "sunk_vs_accuracy":
-            drawn = figures.sunk_vs_accuracy(frame, found, metric)
-        elif name == "accuracy_vs_extra":
-            drawn = figures.accuracy_vs_extra(frame, metric)
-        else:
-            drawn = figures.loss_curves(outcomes.curves())
+    for name in which or figures.NAMES:
+        try:
+            drawn = figures.FIGURES[name](subject)
+        except (figures.NothingToDrawError, GrowpointError) as error:
+            if which:
+                raise _undrawn(name, error, outcomes) from error
+            reason = error.problem if isinstance(error, GrowpointError) else error
+            text.talk.print(f"{name} is not drawn: {reason}", markup=False)
+            continue
         suffix = f"_{metric.name}" if metric.name != "accuracy" and name != "loss_curves" else ""
         made[name] = style.save(*drawn, folder, f"{name}{suffix}")
     return made
 
 
-def _drawable(name: str, outcomes: Outcomes) -> bool:
-    """Whether a figure has something to show, which is said if it has not."""
-    reasons = {
-        "loss_curves": "" if outcomes.store else "a table of results has no training curves",
-        "accuracy_vs_extra": ""
-        if len(np.unique(evidence.levels(outcomes.frame["extra_flops"]))) > 1
-        else "one extra budget",
-    }
-    reason = reasons.get(name, "")
-    if reason:
-        text.talk.print(f"{name} is not drawn: {reason}", markup=False)
-    return not reason
+def _undrawn(name: str, error: Exception, outcomes: Outcomes) -> GrowpointError:
+    if isinstance(error, GrowpointError):
+        return error
+    return GrowpointError(
+        f"{name} cannot be drawn", [("reason", error)], f"growpoint plot {outcomes.words}"
+    )
 
 
 def recommend(
@@ -206,9 +204,9 @@ def next_runs(
 
 
 def report(outcomes: Outcomes, *, as_json: bool = False) -> int:
-    """Write tables, laws, answers and figures into one Markdown file, and print its path.
+    """Write answers, figures, laws, tables and lineages as a page and as Markdown; print the paths.
 
-    JSON: {sweep, report: path, figures: [paths]}.
+    JSON: {sweep, report: path, page: path, figures: [paths]}.
     """
     found = _fitted(outcomes)
     folder = outcomes.writable()
@@ -220,17 +218,19 @@ def report(outcomes: Outcomes, *, as_json: bool = False) -> int:
         for question in _questions(outcomes.frame)
         for metric in outcomes.metrics
     ]
-    path = folder / "report.md"
+    path, shown = folder / "report.md", folder / "report.html"
     write_atomic(path, reporting.markdown(outcomes, found, answers, pictures).encode())
+    write_atomic(shown, page.page(outcomes, found, answers, made).encode())
     if as_json:
         return _json(
             {
                 "sweep": outcomes.name,
                 "report": str(path),
+                "page": str(shown),
                 "figures": [str(each) for each in pictures],
             }
         )
-    _say(f"wrote {path}")
+    _say(f"wrote {path}\nwrote {shown}")
     return 0
 
 

@@ -49,9 +49,7 @@ def ensemble(fits: Sequence[Fit]) -> list[Fit]:
     return [each for each in fits if each.aicc - least < 10]
 
 
-def answers(
-    fits: Sequence[Fit], ask: Callable[[Fit], Answer]
-) -> dict[Answer, tuple[str, ...]]:
+def answers(fits: Sequence[Fit], ask: Callable[[Fit], Answer]) -> dict[Answer, tuple[str, ...]]:
     """Which laws give which answer to a question, the answer of most laws first.
 
     One key means that they agree. `ask` turns a fit into an answer that can be compared, such as

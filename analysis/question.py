@@ -64,10 +64,7 @@ def check(question: Question, metric: Metric) -> None:
     for name, value in budgets:
         if value is not None:
             _check_budget(name, value)
-    named = [name for name, value in given.items() if value is not None]
-    named += ["extra"] if question.extras else []
-    named += ["target"] if question.target is not None else []
-    _check_together(question, named)
+    _check_together(question)
     if question.target is not None:
         _check_target(question.target, metric)
 
@@ -80,23 +77,39 @@ def _check_budget(name: str, value: float) -> None:
         )
 
 
-def _check_together(question: Question, named: list[str]) -> None:
-    said = ", ".join(f"--{name}" for name in named) or "none"
+def once(question: Question) -> GrowpointError:
+    """The error of a question without a budget, or with two."""
+    return GrowpointError(
+        "the budget must be given once, as what is left or as the total",
+        [("given", ", ".join(f"--{name}" for name in _named(question)) or "none")],
+        "--extra 4e17",
+    )
+
+
+def _named(question: Question) -> list[str]:
+    given = {
+        "sunk": question.sunk,
+        "extra": question.extra,
+        "total": question.total,
+        "extras": question.extras or None,
+        "target": question.target,
+    }
+    return [name.removesuffix("s") for name, value in given.items() if value is not None]
+
+
+def _check_together(question: Question) -> None:
+    named = _named(question)
     budgets = [name for name in named if name in ("extra", "total")]
     if question.target is not None:
         if budgets:
             raise GrowpointError(
                 "a target asks what it costs, so no budget goes with it",
-                [("given", said)],
+                [("given", ", ".join(f"--{name}" for name in named))],
                 "--target, with --sunk for one checkpoint or alone",
             )
         return
     if len(budgets) > 1 or (not budgets and question.sunk is None):
-        raise GrowpointError(
-            "the budget must be given once, as what is left or as the total",
-            [("given", said)],
-            "--extra 4e17",
-        )
+        raise once(question)
     if question.extras and question.sunk is None:
         raise GrowpointError(
             "several extra budgets are asked of one checkpoint, and none is given",

@@ -12,7 +12,7 @@ from analysis.rules import Rule
 from analysis.shares import REACH
 from orchestrator import text
 
-SURE = 0.8  # chance below which an arm is not called the best
+SURE = 0.95  # chance below which an arm is not called the best
 
 Verdict = Literal[
     "grow",
@@ -35,6 +35,7 @@ class Recommendation:
     metric: Metric
     options: tuple[Option, ...]  # best first
     noise: Noise
+    chance_ahead: float  # of growing, before the un-grown control; NaN if they cannot be compared
     timing: tuple[Timing, ...]  # one for each growth with a law
     pairs: tuple[Pair, ...]  # measured differences to the un-grown control
     laws: tuple[str, ...]
@@ -186,7 +187,8 @@ class Recommendation:
         ahead = kept.behind - grown.behind
         word = "ahead of" if ahead >= 0 else "behind"
         size = f"{self.metric.text(abs(ahead))}{self._unit()}"
-        within = ", within noise" if abs(ahead) < self.noise.value else ""
+        unsure = 1 - SURE < self.chance_ahead < SURE
+        within = ", within noise" if abs(ahead) < self.noise.value or unsure else ""
         return f"{grown.which.growth} is {size} {word} the un-grown control{within}"
 
     def text(self) -> str:
@@ -261,6 +263,7 @@ class Recommendation:
             "checkpoint": best.checkpoint or None if best and self.verdict == "grow" else None,
             "chance_best": self.chance(best.act) if best else None,
             "control": self.control(),
+            "chance_ahead_of_control": self.chance_ahead,
             "options": [answer.plain(option) for option in self.options],
             "near_equal": [answer.plain(option) for option in self.near_equal],
             "noise": asdict(self.noise),

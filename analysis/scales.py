@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, ScalarFormatter
 
-from orchestrator import text
-
 AXES = {
     "sunk_flops": "sunk compute (FLOPs)",
     "sunk_share": "share spent before growing (%)",
@@ -79,7 +77,11 @@ def _log_ticks(low: float, high: float, points: float, y: bool) -> list[float]:
         gaps = np.diff(np.log10(found)) * points
         if len(found) > 1 and math.log10(high / low) < 2 and gaps.min() >= need:
             break
-    return found or [math.sqrt(low * high)]
+    if found:
+        return found
+    steps = (1, 1.5, 2, 3, 5, 7)  # one of which lies in every range that is wider than 1.67
+    every = [step * 10.0**decade for decade in decades for step in steps]
+    return [tick for tick in every if low <= tick <= high][:1]
 
 
 def _power(zero: float | None) -> Callable[[float, int], str]:
@@ -88,9 +90,7 @@ def _power(zero: float | None) -> Callable[[float, int], str]:
             return "0"
         exponent = math.floor(math.log10(value) + 1e-9)
         mantissa = value / 10.0**exponent
-        if abs(mantissa - round(mantissa)) > 1e-6:
-            return text.flops(value)
-        front = "" if round(mantissa) == 1 else f"{round(mantissa)}×"
+        front = "" if abs(mantissa - 1) < 1e-6 else f"{mantissa:.2g}×"
         return f"{front}10{superscript(exponent)}"
 
     return words

@@ -55,6 +55,7 @@ __all__ = [
     "title",
 ]
 
+LEFT = 0.62  # inches, for the numbers and the name of a y axis
 ONE_COLUMN, TWO_COLUMNS = 3.35, 6.9  # inches, so that figures drop into a paper unscaled
 Share = Literal["row"] | bool
 
@@ -155,7 +156,7 @@ def readable_on(colour: str) -> str:
     return "white" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.179 else "black"
 
 
-def title(figure: Figure, claim: str, key: str, left: float = 0.52) -> None:
+def title(figure: Figure, claim: str, key: str, left: float = LEFT) -> None:
     """Two lines over the panels, from `left` inches: a bold claim, and a grey key of the marks.
 
     A line that is too long for the page is set smaller.
@@ -182,7 +183,7 @@ def margins(
     figure: Figure,
     right: float,
     titled_panels: bool,
-    left: float = 0.52,
+    left: float = LEFT,
     key_lines: int = 1,
 ) -> None:
     """Fixed margins in inches; `right` is what the line labels need beside each panel."""
@@ -209,9 +210,23 @@ def first_of_rows(axes: Sequence[Axes]) -> list[Axes]:
     return [at for at in axes if (place := at.get_subplotspec()) is None or place.is_first_col()]
 
 
-def panel_title(axes: Axes, words: str) -> None:
-    """What a panel shows, above it."""
-    axes.set_title(words, loc="left", size=8, pad=3)
+def panel_title(axes: Axes, words: str, whole_row: bool = False) -> None:
+    """What a panel shows, above it; set smaller, then cut, if it would run into the next one.
+
+    With `whole_row` the other panels of its row have no titles. Call it when the axes have their final place.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    left, width = axes.get_position().x0, figure.get_size_inches()[0]
+    others = [] if whole_row else [at.get_position().x0 for at in figure.axes]
+    room = width * (min((x for x in others if x > left + 0.01), default=1.0) - left) - 0.06
+    size = 8.0
+    while size > 5.5 and text_inches(figure, [words], size) > room:
+        size -= 0.5
+    kept = words
+    while len(kept) > 4 and text_inches(figure, [kept], size) > room:
+        kept = f"{kept[:-2]}…"
+    axes.set_title(kept, loc="left", size=size, pad=3)
 
 
 def save(figure: Figure, drawn: pd.DataFrame, folder: Path, name: str) -> list[Path]:

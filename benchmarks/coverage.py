@@ -68,7 +68,7 @@ class Layout:
         return rows.assign(source_active_params=SOURCE, active_params=GROWN, **said)
 
 
-LAYOUTS = {"13x8": Layout(13, 8, 1), "8x3, 2 seeds": Layout(8, 3, 2), "6x4": Layout(6, 4, 1)}
+LAYOUTS = {"13x8": Layout(13, 8, 1), "8x3x2": Layout(8, 3, 2), "6x4": Layout(6, 4, 1)}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def ways(frame: pd.DataFrame) -> tuple[dict[str, ByLaws], list[Fit]]:
     apart = frame.assign(lineage=[f"{row:04d}" for row in range(len(frame))])
     pairs = fit(apart, type(best.law), ACCURACY, WHICH, Resampling.of(apart))
     alone = next(each for each in made if each.law.name == DEFAULT)
-    found = {"mix": mix, "best law": [best], "best law, pairs": [pairs], DEFAULT: [alone]}
+    found = {"mix": mix, "best law": [best], "best law by pairs": [pairs], DEFAULT: [alone]}
     return {way: ByLaws(tuple(laws), REPLICATES) for way, laws in found.items()}, every
 
 
@@ -195,7 +195,7 @@ def read(path: Path) -> pd.DataFrame:
     """What was simulated before; a sweep that was not written whole is left out."""
     if not path.exists():
         return pd.DataFrame(columns=_HEADER.split(","))
-    found = pd.read_csv(path, on_bad_lines="skip")
+    found = pd.read_csv(path)
     if list(found.columns) != _HEADER.split(","):
         raise SystemExit(f"{path} is of another version of this benchmark; move it away")
     whole = found.groupby(["truth", "layout", "sweep"])["way"].transform("count") == _ROWS
@@ -222,3 +222,71 @@ def extend(path: Path, wanted: Sequence[Simulated], jobs: int) -> pd.DataFrame:
                 rest = (time.monotonic() - begin) / count * (len(left) - count) / 60
                 print(f"{count} of {len(left)}, {rest:.0f} minutes left", flush=True)
     return read(path)
+
+
+def held(found: pd.DataFrame) -> pd.Series:
+    """Which intervals hold the truth, to rounding."""
+    return found["true"].between(found["low"] - 1e-9, found["high"] + 1e-9)
+
+
+WAYS = ("mix", "best law", "best law by pairs", DEFAULT)
+
+
+def coverage(found: pd.DataFrame) -> list[str]:
+    """Lines of a Markdown table: shares of intervals that hold the truth."""
+    keys = ["quantity", "total", "layout", "truth"]
+    lines = [f"| {' | '.join([*keys, 'n', *WAYS, 'half width'])} |", "|---" * 10 + "|"]
+    rated = found.assign(held=held(found), half=(found["high"] - found["low"]) / 2)
+    groups = [*rated.groupby(keys), *_pooled(rated)]
+    for names, rows in groups:
+        mix = rows[rows["way"] == "mix"]
+        rates = [f"{rows[rows['way'] == way]['held'].mean():.0%}" for way in WAYS]
+        cells = [*names, str(len(mix)), *rates, f"{100 * mix['half'].median():.2g}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _pooled(rated: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The same over all truths, and then over all layouts as well."""
+    for (quantity, layout), rows in rated.groupby(["quantity", "layout"]):
+        yield (str(quantity), "both", str(layout), "every"), rows
+    for quantity, rows in rated.groupby("quantity"):
+        yield (str(quantity), "both", "every", "every"), rows
+
+
+def recovery(found: pd.DataFrame) -> list[str]:
+    """Lines of a Markdown table: is the truth among the laws, and what does the answer cost."""
+    names = ["truth", "layout", "n", "least AICc", "in the mix", "laws in the mix", "lost, points"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    mix = found[(found["way"] == "mix") & (found["quantity"] == "share")]
+    for (truth, layout), rows in mix.groupby(["truth", "layout"]):
+        own = rows[rows["total"] == "measured"]
+        cells = [
+            *(str(truth), str(layout), str(len(own))),
+            f"{(own['aicc'] == 0).mean():.0%}",
+            f"{(own['aicc'] < 10).mean():.0%}",
+            f"{own['laws'].str.split().str.len().mean():.1f}",
+            f"{rows['regret'].mean():.2f} (95 %: {rows['regret'].quantile(0.95):.2f})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Simulate what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--sweeps", type=int, default=200, help="of each truth and layout")
+    parser.add_argument("--truth", choices=TRUTHS, action="append", help="default: each")
+    parser.add_argument("--layout", choices=LAYOUTS, action="append", help="default: each")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--csv", type=Path, default=Path("coverage.csv"))
+    asked = parser.parse_args()
+    wanted = work(asked.truth or [*TRUTHS], asked.layout or [*LAYOUTS], asked.sweeps)
+    found = extend(asked.csv, wanted, asked.jobs)
+    print("\n".join([*coverage(found), "", *recovery(found)]))
+    spent = found.groupby(["truth", "layout", "sweep"])["cpu_seconds"].first()
+    print(f"\n{len(spent)} sweeps took {spent.sum() / 60:.0f} CPU minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize
@@ -58,8 +59,8 @@ def timed(run: Callable[[], FloatArray], repeat: int = 1) -> Timed:
 
 def runs() -> Design:
     """240 runs: 12 sizes of 20 budgets each, in parameters and tokens."""
-    size, tokens = np.meshgrid(np.geomspace(5e7, 1.6e10, 12), np.geomspace(1e9, 5e11, 20))
-    size, tokens = size.ravel(), tokens.ravel()
+    grids = np.meshgrid(np.geomspace(5e7, 1.6e10, 12), np.geomspace(1e9, 5e11, 20))
+    size, tokens = (each.ravel() for each in grids)
     return Design(np.zeros(240), size * tokens, size, size)
 
 
@@ -86,7 +87,7 @@ def grid() -> list[tuple[float, ...]]:
 
 
 def by_scipy(
-    method: str,
+    method: Literal["BFGS", "L-BFGS-B"],
     starts: Sequence[Sequence[float]],
     where: Design,
     loss: FloatArray,
@@ -96,7 +97,7 @@ def by_scipy(
     found = []
     for index, start in enumerate(starts):
         row = weights[index % len(weights)]
-        found.append(minimize(objective, start, (where, loss, row), method=method).fun)
+        found.append(minimize(objective, np.array(start), (where, loss, row), method=method).fun)
     return np.array(found)
 
 

@@ -36,5 +36,5 @@ def sweep(seed: int = 0) -> pd.DataFrame:
     noise = rng.normal(0, NOISE, len(frame))
     frame["val_loss"] = loss + frame["lineage"].map(luck) + noise
     frame["accuracy"] = 0.95 - 0.16 * frame["val_loss"] + rng.normal(0, 6e-4, len(frame))
-    said = {"sweep": "invented", "variant": "", "budget": "extra", "annealed": False}
-    return frame.assign(val_loss_se=0.003, accuracy_se=0.001, **said)
+    frame = frame.assign(val_loss_se=0.003, accuracy_se=0.001, annealed=False)
+    return frame.assign(sweep="invented", variant="", budget="extra")

@@ -232,9 +232,9 @@ def grow(arguments: Namespace) -> int:
     how = growth.Asked(
         shard_bytes=arguments.shard_bytes,
         allow_unknown=arguments.allow_unknown,
-        trust_remote_code=arguments.trust_remote_code,
+        hand_on_code=arguments.trust_remote_code,
         check=not arguments.no_check,
-        check_values=arguments.check_values,
+        check_values=not (arguments.no_check or arguments.no_check_values),
         workers=arguments.workers or None,
     )
     try:

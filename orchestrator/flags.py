@@ -83,9 +83,9 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
             "action": "store_true",
             "help": "do not hold the result against its model class (needs transformers)",
         },
-        "--check-values": {
+        "--no-check-values": {
             "action": "store_true",
-            "help": "name tensors of the source with infinities or NaNs (reads it once more)",
+            "help": "do not look for infinities and NaNs in the source (reads it once more)",
         },
         "--trust-remote-code": {
             "action": "store_true",

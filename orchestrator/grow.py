@@ -41,7 +41,7 @@ class Asked:
 
     shard_bytes: int = SHARD_BYTES
     allow_unknown: bool = False
-    trust_remote_code: bool = False
+    hand_on_code: bool = False
     check: bool = False
     check_values: bool = False
     workers: int | None = None
@@ -154,7 +154,7 @@ def _prepared(source: Path, operators: Sequence[Depth | Width], seed: int, how: 
 def _refuse_own_code(config: dict[str, Any], model: Model, how: Asked) -> None:
     """Growth runs no code of a checkpoint, but hands it on to whoever loads the result."""
     shipped = (conf.FOLDER / "family" / f"{model.family}.yaml").is_file()
-    if "auto_map" in config and not shipped and not how.trust_remote_code:
+    if "auto_map" in config and not shipped and not how.hand_on_code:
         raise GrowpointError(
             "the checkpoint is loaded by code of its own",
             [("auto_map", ", ".join(sorted(map(str, config["auto_map"]))))],

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import evidence, style
-from analysis.figures.subject import Drawn, NothingToDrawError
+from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.metrics import Metric
 from orchestrator import text
 
@@ -22,6 +22,10 @@ def accuracy_vs_extra(frame: pd.DataFrame, metric: Metric) -> Drawn:
     """
     if len(np.unique(evidence.levels(frame["extra_flops"]))) < 2:
         raise NothingToDrawError("one extra budget")
+    if all(
+        len(np.unique(evidence.levels(runs["extra_flops"]))) < 2 for runs in _growth_points(frame)
+    ):
+        raise NothingToDrawError("no growth point has two extra budgets")
     groups = _extra_panels(frame)
     positive = frame["sunk_flops"][frame["sunk_flops"] > 0]
     ends = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
@@ -43,6 +47,14 @@ def accuracy_vs_extra(frame: pd.DataFrame, metric: Metric) -> Drawn:
         made = pd.concat(drawn, ignore_index=True)[_COLUMNS]
         style.title(figure, _claim(made, metric), _key(made))
     return figure, made
+
+
+def _growth_points(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    return [
+        runs
+        for _, rows in frame.groupby(["variant", "arm", "growth"])
+        for _, runs in evidence.by_level(rows, "sunk_flops")
+    ]
 
 
 def _key(drawn: pd.DataFrame) -> str:
@@ -80,8 +92,7 @@ def _extra_panels(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """A panel for each growth, with starting over at its size, and one for the control."""
     found = []
     for (variant, growth), rows in frame.groupby(["variant", "growth"]):
-        name = "not grown" if growth == "-" else str(growth)
-        found.append((f"{name} ({variant})" if variant else name, rows))
+        found.append((panel_name(str(variant), str(growth)), rows))
     return sorted(found, key=lambda each: each[0].startswith("not grown"))
 
 

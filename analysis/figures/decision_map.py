@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from analysis import style
 from analysis.evidence import Noise
-from analysis.figures.subject import Drawn, NothingToDrawError
+from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.forecast import Arm
 from analysis.metrics import FloatArray, Metric
 from analysis.surface import Decisions, decide
@@ -59,15 +59,15 @@ def decision_map(arms: list[Arm], metric: Metric, noise: Noise) -> Drawn:
     full = max(_strongest(maps), 2 * noise.value if math.isfinite(noise.value) else 0.0, 1e-12)
     with style.drawing():
         figure, axes = style.panels(len(kept), 3.0)
-        style.margins(figure, 0.08, True, 0.62, key_lines=2)
+        style.margins(figure, 0.08, True, key_lines=2)
         for at, each in zip(axes, maps, strict=True):
-            style.panel_title(at, each.growth.which.label().removeprefix("grow, "))
+            style.panel_title(at, panel_name(each.growth.which.variant, each.growth.which.growth))
             _axes(at, each, nothing)
             _paint(at, each, full)
             _dots(at, each)
         for at in style.first_of_rows(axes):
             at.set_ylabel(style.AXES["extra_flops_log"])
-        style.title(figure, _claim(maps), _key(full, metric), 0.62)
+        style.title(figure, _claim(maps), _key(full, metric))
     return figure, pd.concat(tables, ignore_index=True)
 
 

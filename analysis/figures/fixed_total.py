@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from analysis import evidence, style
 from analysis.evidence import Noise
-from analysis.figures.subject import Drawn, NothingToDrawError
+from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.fit import GROWTH_POINTS
 from analysis.forecast import Arm, ByLaws
 from analysis.metrics import FloatArray, Metric
@@ -43,7 +43,7 @@ def fixed_total(frame: pd.DataFrame, arms: list[Arm], metric: Metric, noise: Noi
         for at in style.first_of_rows(axes):
             at.set_ylabel(style.metric_axis(metric.name, frame))
         for at, arm, part in zip(axes, kept, drawn, strict=True):
-            style.panel_title(at, arm.which.label().removeprefix("grow, "))
+            style.panel_title(at, panel_name(arm.which.variant, arm.which.growth))
             at.set_xlabel(style.AXES["sunk_share"])
             at.set_xlim(-4, 104)
             at.set_xticks([0, 25, 50, 75, 100])

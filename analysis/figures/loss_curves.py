@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import evidence, style
 from analysis.metrics import FloatArray
+from analysis.figures.subject import Drawn, panel_name
 from orchestrator import text
 
 
@@ -17,7 +17,7 @@ def smoothed(values: FloatArray) -> FloatArray:
     return rolled.to_numpy(float)
 
 
-def loss_curves(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def loss_curves(curves: pd.DataFrame) -> Drawn:
     """What happened? Training loss of one seed's trunk and of the branches that grew from it.
 
     `curves` is that of `records.curves`; what is drawn is the same with a column `smoothed`. The
@@ -41,7 +41,8 @@ def loss_curves(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             at.set_ylabel(style.AXES["training_loss"])
         axes[0].set_ylim(*_loss_range(curves))
         for at, (name, _), marks in zip(axes, groups, labels, strict=True):
-            style.panel_title(at, str(name))
+            growth, _, variant = str(name).rstrip(")").partition(" (")
+            style.panel_title(at, panel_name(variant, growth))
             _total_axis(at, branches)
             style.label_lines(at, marks, "sunk FLOPs")
         made = pd.concat(drawn, ignore_index=True)
@@ -109,13 +110,14 @@ def _claim(drawn: pd.DataFrame) -> str:
 def _loss_range(curves: pd.DataFrame) -> tuple[float, float]:
     shown = curves[(curves["part"] == "branch") & (curves["sunk_flops"] > 0)]
     shown = curves if shown.empty else shown
-    low, high = float(curves["loss"].min()), float(shown["loss"].max())
+    ends = curves[curves["part"] == "branch"].groupby(["growth", "sunk_flops"])["loss"].last()
+    low, high = float(curves["loss"].min()), float(max(shown["loss"].max(), ends.max()))
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _total_axis(axes: Axes, branches: pd.DataFrame) -> None:
     high = float(branches["total_flops"].max())
-    starts = branches["total_flops"][branches["sunk_flops"] > 0]
+    starts = branches["sunk_flops"][branches["sunk_flops"] > 0]
     low = float(starts.min() if len(starts) else branches["total_flops"].min())
     axes.set_xlim(low / 1.6, high * 1.06)
     if high / low > 10:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from analysis import evidence, groups, style
 from analysis.compare import compare
 from analysis.evidence import Noise
-from analysis.figures.subject import Drawn, NothingToDrawError
+from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.fit import Fit, design
 from analysis.fits import Fits
 from analysis.metrics import FloatArray, Metric
@@ -89,7 +89,7 @@ def _left(frame: pd.DataFrame, found: Fits | None, metric: Metric) -> Iterator[p
                 "annealed": cells["annealed"],
                 "predicted": predicted,
                 "residual": cells[metric.column] * metric.shown - predicted,
-                "cells": which.label().removeprefix("grow, "),
+                "cells": panel_name(variant, growth),
             }
         )
 
@@ -98,7 +98,7 @@ def _row(
     axes: list[Axes], left: pd.DataFrame, columns: list[str], metric: Metric, noise: Noise
 ) -> list[_Panel]:
     first = left.iloc[0]
-    style.panel_title(axes[0], f"{first['cells']}: {first['law']}, {len(left)} cells")
+    style.panel_title(axes[0], f"{first['cells']}: {first['law']}, {len(left)} cells", True)
     axes[0].set_ylabel(style.AXES[f"residual_{metric.name}"])
     spread = noise.value * metric.shown
     high = max(float(left["residual"].abs().max()), spread if math.isfinite(spread) else 0.0)

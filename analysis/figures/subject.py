@@ -21,6 +21,14 @@ class NothingToDrawError(Exception):
     """Why a figure has nothing to show: a clause without a full stop."""
 
 
+def panel_name(variant: str, growth: str) -> str:
+    """What a panel shows; of a variant's keys the last part is enough."""
+    name = "not grown" if growth == "-" else growth
+    parts = (part.rpartition("=") for part in variant.split(", ") if part)
+    short = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in parts)
+    return f"{name} ({short})" if short else name
+
+
 @dataclass(frozen=True)
 class Subject:
     """The cells of a sweep or table that have one metric, and what is known about them.

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis import evidence, style
 from analysis.compare import ensemble
-from analysis.figures.subject import NothingToDrawError
+from analysis.figures.subject import NothingToDrawError, panel_name
 from analysis.fit import Fit
 from analysis.fits import Fits
 from analysis.laws import Design
@@ -239,8 +239,7 @@ def _finish(
     for at in style.first_of_rows(axes):
         at.set_ylabel(y_axis)
     for at, (which, _) in zip(axes, groups, strict=True):
-        variant = f" ({which.variant})" if which.variant else ""
-        style.panel_title(at, f"{which.growth}{variant}")
+        style.panel_title(at, panel_name(which.variant, which.growth))
 
 
 def _sunk_claim(found: Fits | None, metric: Metric) -> str:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-from xml.dom import Node, minidom
+from xml.dom import minidom
+from xml.dom.minidom import Comment, Element
 
 from markupsafe import Markup
 
@@ -29,21 +29,6 @@ class Drawing:
         return float(found[1]) if found else 0.0
 
 
-class _Element(Protocol):
-    """What is needed of an element of xml.dom, which has no types."""
-
-    tagName: str
-    childNodes: list["_Element"]
-    nodeType: int
-    parentNode: "_Element"
-
-    def getAttribute(self, name: str) -> str: ...
-    def setAttribute(self, name: str, value: str) -> None: ...
-    def removeAttribute(self, name: str) -> None: ...
-    def hasAttribute(self, name: str) -> bool: ...
-    def removeChild(self, child: "_Element") -> None: ...
-
-
 def inline(path: Path, words: str) -> Markup:
     """The SVG of a file, fit to stand in a page among others, with `words` for who cannot see it.
 
@@ -61,18 +46,17 @@ def inline(path: Path, words: str) -> Markup:
     return Markup(root.toxml())
 
 
-def _elements(element: _Element) -> Iterator[_Element]:
+def _elements(element: Element) -> Iterator[Element]:
     """The element and all below it, without comments and what is dropped."""
     yield element
     for child in list(element.childNodes):
-        dropped = child.nodeType == Node.ELEMENT_NODE and child.tagName in _DROPPED
-        if dropped or child.nodeType == Node.COMMENT_NODE:
+        if isinstance(child, Comment) or (isinstance(child, Element) and child.tagName in _DROPPED):
             element.removeChild(child)
-        elif child.nodeType == Node.ELEMENT_NODE:
+        elif isinstance(child, Element):
             yield from _elements(child)
 
 
-def _prefix(element: _Element, name: str) -> None:
+def _prefix(element: Element, name: str) -> None:
     if element.hasAttribute("id"):
         element.setAttribute("id", f"{name}-{element.getAttribute('id')}")
     reference = element.getAttribute("xlink:href")

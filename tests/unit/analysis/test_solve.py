@@ -92,8 +92,7 @@ def test_derivatives_agree_with_differences(name: str) -> None:
         step = np.zeros(len(inner))
         step[index] = 1e-4
         up, down = (
-            predict(LAWS[name], (inner + sign * step)[None], data.design)[0]
-            for sign in (1, -1)
+            predict(LAWS[name], (inner + sign * step)[None], data.design)[0] for sign in (1, -1)
         )
         np.testing.assert_allclose(slopes[index], (up - down) / 2e-4, rtol=1e-4, atol=1e-7)
 

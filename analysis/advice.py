@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis import candidates, checkpoints, evidence, rules, shares
+from analysis import candidates, checkpoints, evidence, noise, rules, shares
 from analysis.candidates import Candidate
 from analysis.caveats import caveats
 from analysis.checkpoints import Checkpoint
@@ -64,9 +64,9 @@ def grounds(
     check(question, metric)
     measured = metric.measured(frame)
     every = arms(measured, metric, _budget(measured, question), known)
-    noise = run_noise(measured, metric, every)
+    spread = run_noise(measured, metric, every)
     names = (*series, *checkpoints.named(measured))
-    made = Grounds(measured, metric, planned, tuple(every), noise, names, tuple(series))
+    made = Grounds(measured, metric, planned, tuple(every), spread, names, tuple(series))
     return made.of_growth(question.growth)
 
 
@@ -118,7 +118,7 @@ def at_budget(made: Grounds, question: Question) -> Recommendation:
         noise=made.noise,
         chance_ahead=candidates.chance_ahead(found),
         timing=timing,
-        pairs=tuple(_pairs(frame, metric, question)),
+        pairs=tuple(_paired(each, made) for each in _pairs(frame, metric, question)),
         laws=_laws(found),
         by_law=tuple((arm, names) for arm, names in said.items()),
         rules=rules.held_against(seen),
@@ -159,6 +159,12 @@ def _pairs(frame: pd.DataFrame, metric: Metric, question: Question) -> list[evid
         return found
     close = [pair for pair in found if 1 / 1.05 <= pair.extra_flops / extra <= 1.05]
     return close or found
+
+
+def _paired(pair: evidence.Pair, made: Grounds) -> evidence.Pair:
+    """One pair scored on the same documents differs by the luck of two runs, not of documents."""
+    known = pair.pairs == 1 and noise.same_documents(made.frame) and made.noise.value > 0
+    return replace(pair, se=made.noise.value * math.sqrt(2)) if known else pair
 
 
 def _holds_for(grown: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -21,6 +21,7 @@ __all__ = [
     "amount",
     "check",
     "columns",
+    "far",
     "label",
     "named",
     "option_rows",
@@ -101,6 +102,15 @@ def label(option: Option, with_sunk: bool) -> str:
     known = with_sunk and option.which.arm != "scratch"
     source = option.checkpoint or f"sunk {amount(option.sunk_flops)}"
     return named(option.which, source if known else "")
+
+
+def far(options: Sequence[Option], reach: float) -> list[str]:
+    """Options that are compared, though nothing within `reach` times of them was measured."""
+    times = {option.which: option.beyond for option in options if option.beyond > reach}
+    return [
+        f"{named(which)} is compared {beyond:.2g} times outside what was measured"
+        for which, beyond in times.items()
+    ]
 
 
 def sources(options: Sequence[Option]) -> str:

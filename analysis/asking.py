@@ -19,11 +19,11 @@ from analysis.recommendation import Recommendation
 
 @dataclass(frozen=True)
 class Asked:
-    """A question as the words of a command say it; budgets are in FLOPs."""
+    """A question as the words of a command say it."""
 
-    sunk: float | None = None
-    extra: float | Sequence[float] | None = None
-    total: float | None = None
+    sunk_flops: float | None = None
+    extra_flops: float | Sequence[float] | None = None
+    total_flops: float | None = None
     target: str | None = None  # `0.47`, `47%` or a loss
     growth: str | None = None
     series: str | None = None
@@ -31,14 +31,14 @@ class Asked:
 
     def question(self, frame: pd.DataFrame, metric: Metric) -> Question:
         """The question; if no budget is said, for the largest that was measured."""
-        several = isinstance(self.extra, Sequence) and len(self.extra) > 1
-        one = self.extra[0] if isinstance(self.extra, Sequence) and self.extra else self.extra
+        extra = self.extra_flops
+        budgets = tuple(extra) if isinstance(extra, Sequence) else (extra,)
         found = Question(
-            sunk=self.sunk,
-            extra=None if several or isinstance(one, Sequence) else one,
-            total=self.total,
+            sunk=self.sunk_flops,
+            extra=budgets[0] if len(budgets) == 1 else None,
+            total=self.total_flops,
             target=None if self.target is None else read_target(self.target, metric),
-            extras=tuple(self.extra) if isinstance(self.extra, Sequence) and several else (),
+            extras=tuple(each for each in budgets if each is not None) if len(budgets) > 1 else (),
             growth=self.growth,
         )
         if (found.kind, found.sunk, found.extras) == ("checkpoint", None, ()):

@@ -72,7 +72,7 @@ def knows(arm: Arm, sunk: float, extra: float) -> bool:
 
 
 def measured(arm: Arm, sunk: float, extra: float) -> bool:
-    """Whether an arm's forecast reaches a point, and no slope had to be drawn on beyond its runs."""
+    """Whether an arm's forecast itself reaches a point: no slope is drawn on beyond its runs."""
     return bool(arm.reaches(np.array([sunk]), np.array([extra]))[0])
 
 
@@ -150,8 +150,10 @@ def _one_turn(every: Sequence[Arm], places: Sequence[Place], turn: int) -> Float
             for name in ("sunk_flops", "extra_flops")
         )
         design = arm.design(sunk, extra)
-        exact = not isinstance(forecast, ByInterpolation)
-        drawn = forecast.draws(design) if exact else _drawn_on(forecast, design)
+        if isinstance(forecast, ByInterpolation):
+            drawn = _drawn_on(forecast, design)
+        else:
+            drawn = forecast.draws(design)
         columns |= dict(zip(mine, drawn.T, strict=True))
     return np.stack([columns[index] for index in range(len(places))], axis=1)
 

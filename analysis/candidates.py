@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -82,6 +83,8 @@ def options(
     """Options, best first."""
     if not found:
         return ()
+    # Far from what was measured laws leave what a metric can be.
+    found = [replace(each, **_possible(each, metric)) for each in found]
     draws = np.stack([each.draws for each in found], axis=1)
     best = np.argmin(draws, axis=1)
     regret = draws - draws.min(axis=1, keepdims=True)
@@ -97,6 +100,14 @@ def options(
         for index, each in enumerate(found)
     ]
     return tuple(sorted(made, key=lambda option: (option.behind, option.which, option.sunk_flops)))
+
+
+def _possible(each: Candidate, metric: Metric) -> dict[str, Any]:
+    point, draws = (
+        metric.falling(metric.possible(metric.rising(values)))
+        for values in (np.array(each.point), each.draws)
+    )
+    return {"point": float(point), "draws": draws}
 
 
 def _alone(each: Candidate, metric: Metric, names: Sequence[Checkpoint]) -> Option:

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from rich.text import Text
 
-from analysis import asking, evidence, figures, fits, style, tables
-from analysis import proposal
+from analysis import asking, evidence, figures, fits, page, proposal, style, tables
 from analysis import report as reporting
 from analysis.answer import Question
 from analysis.fits import Fits
@@ -129,11 +128,15 @@ def _fits_or_none(outcomes: Outcomes, metric: Metric) -> Fits | None:
 
 
 def _draw(
-    outcomes: Outcomes, found: Fits | None, metric: Metric, which: Sequence[str]
+    outcomes: Outcomes,
+    found: Fits | None,
+    metric: Metric,
+    which: Sequence[str],
+    left: dict[str, str] | None = None,
 ) -> dict[str, list[Path]]:
     """The figures named, or all that the outcomes have something for; the others with the reason.
 
-    Raises GrowpointError for a named figure with nothing to show.
+    Those reasons also go to `left`. Raises GrowpointError for a named figure with nothing to show.
     """
     frame = metric.measured(outcomes.frame)
     subject = figures.Subject(frame, metric, found, outcomes.curves)
@@ -147,6 +150,8 @@ def _draw(
                 raise _undrawn(name, error, outcomes) from error
             reason = error.problem if isinstance(error, GrowpointError) else error
             text.talk.print(f"{name} is not drawn: {reason}", markup=False)
+            if left is not None:
+                left[name] = str(reason)
             continue
         suffix = f"_{metric.name}" if metric.name != "accuracy" and name != "loss_curves" else ""
         made[name] = style.save(*drawn, folder, f"{name}{suffix}")
@@ -208,10 +213,11 @@ def report(outcomes: Outcomes, *, as_json: bool = False) -> int:
 
     JSON: {sweep, report: path, page: path, figures: [paths]}.
     """
-    found = _fitted(outcomes)
+    found = _findings(outcomes)
     folder = outcomes.writable()
     fits.save(folder / "fits.json", found)
-    made = _draw(outcomes, found, outcomes.metric(None), ())
+    left: dict[str, str] = {}
+    made = _draw(outcomes, found if found.fits else None, outcomes.metric(None), (), left)
     pictures = [path for each in made.values() for path in each if path.suffix == ".png"]
     answers = [
         asking.at_budget(outcomes, metric, question, found)
@@ -220,7 +226,7 @@ def report(outcomes: Outcomes, *, as_json: bool = False) -> int:
     ]
     path, shown = folder / "report.md", folder / "report.html"
     write_atomic(path, reporting.markdown(outcomes, found, answers, pictures).encode())
-    write_atomic(shown, page.page(outcomes, found, answers, made).encode())
+    write_atomic(shown, page.page(outcomes, found, answers, made, left).encode())
     if as_json:
         return _json(
             {
@@ -232,6 +238,15 @@ def report(outcomes: Outcomes, *, as_json: bool = False) -> int:
         )
     _say(f"wrote {path}\nwrote {shown}")
     return 0
+
+
+def _findings(outcomes: Outcomes) -> Fits:
+    """Fits, or what there is beside them: a report of too few cells is one of what is missing."""
+    try:
+        return _fitted(outcomes)
+    except GrowpointError as error:
+        text.talk.print(f"no laws are fitted: {error.problem}", markup=False)
+        return fits.without_laws(outcomes.frame, outcomes.planned, outcomes.metrics)
 
 
 def _questions(frame: pd.DataFrame) -> list[Question]:

@@ -114,7 +114,7 @@ def fit(
     """Fit `law` to a frame of records that `which` describes.
 
     The summed Huber loss is minimised from every combination of the law's starts. Intervals come
-    from the cluster bootstrap; below 8 clusters from the cluster jackknife and Student's t.
+    from the cluster bootstrap; below 16 clusters from the cluster jackknife and Student's t.
     `base` are un-grown runs, for laws that are fitted to them as well (`with_base`).
     Raises GrowpointError if there are too few cells, or some have no finite value.
     """

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "selections",
     "to_dict",
     "too_few",
+    "without_laws",
 ]
 
 VERSION = 2
@@ -74,27 +75,38 @@ def fit_sweep(
     Raises GrowpointError if no law of growing can be fitted at all, or a name is unknown.
     """
     names = chosen(laws)
-    whole = frame[np.isfinite(frame[["sunk_flops", "extra_flops"]].to_numpy(float)).all(axis=1)]
-    measured = {metric.name: metric.measured(whole) for metric in metrics}
+    whole = _with_compute(frame)
     resampling = Resampling.of(whole, replicates)
     made, skipped = fit_groups(whole, metrics, resampling, names)
-    sweep = str(frame["sweep"].iloc[0])
     if not any(each.which.arm == "grow" for each in made):
-        raise too_few(frame, planned, sweep)
+        raise too_few(frame, planned, str(frame["sweep"].iloc[0]))
+    return replace(without_laws(frame, planned, metrics), fits=tuple(made), skipped=tuple(skipped))
+
+
+def without_laws(frame: pd.DataFrame, planned: int, metrics: tuple[Metric, ...]) -> Fits:
+    """What can be said of too few cells to fit a law to."""
+    whole = _with_compute(frame)
+    measured = {metric.name: metric.measured(whole) for metric in metrics}
     return Fits(
-        sweep=sweep,
+        sweep=str(frame["sweep"].iloc[0]),
         planned=planned,
         done=len(frame),
         seeds=int(frame["seed"].nunique()),
         noise={each.name: evidence.seed_noise(measured[each.name], each) for each in metrics},
-        fits=tuple(made),
-        skipped=tuple(skipped),
+        fits=(),
+        skipped=(),
         correlations=tuple(
             row for each in metrics for row in evidence.correlations(measured[each.name], each)
         ),
         pairs=tuple(row for each in metrics for row in evidence.pairs(measured[each.name], each)),
         left_out={name: len(frame) - len(rows) for name, rows in measured.items()},
     )
+
+
+def _with_compute(frame: pd.DataFrame) -> pd.DataFrame:
+    known = np.isfinite(frame[["sunk_flops", "extra_flops"]].to_numpy(float)).all(axis=1)
+    kept: pd.DataFrame = frame[known]
+    return kept
 
 
 def too_few(frame: pd.DataFrame, planned: int, sweep: str) -> GrowpointError:

@@ -24,6 +24,16 @@ def text_inches(
     return found
 
 
+def fitted_size(
+    figure: Figure, words: str, room: float, size: float, weight: str = "normal"
+) -> float:
+    """The size in points, at most `size`, at which words are no wider than `room` inches."""
+    while (width := text_inches(figure, [words], size, weight)) > room:
+        # Letters are drawn on whole pixels, so width does not quite go with size.
+        size = min(size - 0.1, size * room / width)
+    return size
+
+
 def label_lines(axes: Axes, labels: Sequence[tuple[float, str, str]], header: str = "") -> None:
     """Name lines at their right ends: (y, words, colour) each, in the line's own colour.
 

@@ -176,8 +176,17 @@ def next_runs(
     if not grown or len(decided) < 2 or not math.isfinite(noise):
         return replace(found, notes=(*missing, *_short(every, decided, noise)))
     offered = [each for each in offer.candidates() if beliefs.learns(every, each.places, each.seed)]
+    far = {arm.which.label() for arm in every for p in decided if _drawn_on(arm, p)}
+    more = [f"{name} was not run at this budget: its last slope is drawn on" for name in far]
+    found = replace(found, notes=(*missing, *sorted(more)))
     drawn = beliefs.draws(every, decided, [p for each in offered for p in each.places], noise)
     return _chosen(found, decided, _Market(offer, offered, drawn), budget, count)
+
+
+def _drawn_on(arm: Arm, place: Place) -> bool:
+    """Whether a place is an arm's, and beyond its runs."""
+    at = place.sunk_flops, place.extra_flops
+    return arm.which == place.which and not beliefs.measured(arm, *at)
 
 
 def _short(every: Sequence[Arm], decided: Sequence[Place], noise: float) -> list[str]:

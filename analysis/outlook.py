@@ -141,7 +141,7 @@ class Outlook:
 
     def notes(self) -> list[tuple[str, str]]:
         """What stands under the table: where answers change, and what they rest on."""
-        kept = ("law", "noise", "holds for", "missing", "rule", "not tested")
+        kept = ("law", "noise", "holds for", "beyond", "missing", "rule", "not tested")
         middle = self.steps[len(self.steps) // 2]
         found = [("break-even", each.words()) for each in self.breaks]
         found += [(key, value) for key, value in middle.notes() if key in kept]

@@ -51,7 +51,7 @@ class Simulation:
 
     @classmethod
     def of(cls, draws: Draws, truths: int = TRUTHS) -> "Simulation":
-        """Nothing is run yet. A truth never weighs in its own favour."""
+        """Nothing is run yet. An outcome never speaks for the truth that made it."""
         count = len(draws.options)
         chosen = np.unique(np.linspace(0, count - 1, min(truths, count)).astype(int))
         luck = np.random.default_rng(SEED).standard_normal((count, draws.runs.shape[1]))[chosen]
@@ -82,6 +82,9 @@ class Simulation:
         """What is lost at each truth by the option expected to be best after the runs."""
         weights = np.exp(self.logs - self.logs.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
+        # The truth itself counts as much as the others on average. With no weight at all it would
+        # be missing from the mean, which at a tie always points away from it.
+        weights[np.arange(len(weights)), self.truths] = 1 / (weights.shape[1] - 1)
         return self._lost(np.argmin(weights @ self.draws.options, axis=1))
 
     def unaided(self) -> FloatArray:

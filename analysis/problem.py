@@ -11,7 +11,7 @@ from analysis.coordinates import Mask
 from analysis.evidence import levels
 from analysis.laws import AccuracyLink, Design, Law, Unit
 from analysis.metrics import FloatArray, Metric
-from analysis.resample import FEW, Resampling, cluster
+from analysis.resample import BOOTSTRAP, Resampling, cluster
 from analysis.sample import Sample
 
 STARTS = 3  # per replicate: one warm start misses lower minima
@@ -181,7 +181,7 @@ class Problem:
         """What could as well have been fitted, and the name of the method."""
         names, deleted = cluster(self.rows), self.deleted(found)
         count = names.nunique()
-        if cluster(self.rows[self.own]).nunique() < FEW:
+        if cluster(self.rows[self.own]).nunique() < BOOTSTRAP:
             mix = resampling.few(names)
             kept = Sample(self.law, self.unit, found.inner, deleted[:count], mix, deleted)
             return kept, "cluster jackknife with t"

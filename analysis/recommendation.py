@@ -150,7 +150,8 @@ class Recommendation:
     def _order(self, best: Option) -> str:
         """What to do, as an order."""
         if best.which.arm == "continue":
-            return "Continue without growing"
+            source = f" {best.checkpoint}" if best.checkpoint and self.question.sunk is None else ""
+            return f"Continue{source} without growing"
         growth = self._growths(best)
         if best.which.arm == "scratch":
             return f"Start over{' at' if growth == best.which.growth else ':'} {growth}"
@@ -220,6 +221,7 @@ class Recommendation:
             found.append(
                 ("beyond", f"the best option is {self.beyond:.2g} times outside that range")
             )
+        found += [("beyond", each) for each in answer.far(self.options[1:], REACH)]
         found += [("missing", each) for each in self.missing]
         found += rules.lines(self.rules)
         return [*found, ("caveats", " · ".join(self.caveats))]

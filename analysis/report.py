@@ -67,7 +67,7 @@ def _plain(words: str) -> str:
 
 def summary(frame: pd.DataFrame, found: Fits) -> list[str]:
     """What was run, and how much it scatters."""
-    sunk, extra = frame["sunk_flops"], frame["extra_flops"]
+    sunk = float(frame["sunk_flops"].max())
     known = frame[frame["arm"] != "scratch"].dropna(subset=["source_active_params"])
     families = ", ".join(sorted(set(frame["family"]) - {""})) or "not said"
     sizes = ", ".join(text.params(size) for size in sorted(set(known["source_active_params"])))
@@ -75,9 +75,8 @@ def summary(frame: pd.DataFrame, found: Fits) -> list[str]:
         f"{found.done} of {found.planned} cells are done,",
         "1 seed." if found.seeds == 1 else f"{found.seeds} seeds.",
         f"Sources: {families}, {sizes or 'an unknown number of'} active parameters,",
-        f"with up to {text.flops(float(sunk.max()))} FLOPs sunk;",
-        f"extra budgets of {text.flops(float(extra.min()))}",
-        f"to {text.flops(float(extra.max()))} FLOPs.",
+        f"with up to {text.flops(sunk)} FLOPs sunk;",
+        f"{_budgets(frame)} FLOPs.",
     ]
     noise = [
         f"{name} {METRICS[name].text(each.value)} ({each.source})"
@@ -86,6 +85,11 @@ def summary(frame: pd.DataFrame, found: Fits) -> list[str]:
     ]
     said = "; ".join(noise) or "not known, for there is one run of each kind"
     return [" ".join(lines), f"Noise between seeds: {said}."]
+
+
+def _budgets(frame: pd.DataFrame) -> str:
+    low, high = (text.flops(float(end)) for end in frame["extra_flops"].agg(["min", "max"]))
+    return f"one extra budget of {low}" if low == high else f"extra budgets of {low} to {high}"
 
 
 def asked(answer: Recommendation) -> str:
@@ -137,7 +141,7 @@ def _laws(found: Fits) -> list[str]:
     parts = []
     for metric in METRICS.values():
         for which, group in found.groups(metric.name).items():
-            parts.append(f"### {metric.name}: {tables.name(which)}")
+            parts.append(f"### {metric.name}: {_plain(tables.name(which))}")
             parts.append(table(*tables.laws(group, metric)))
             parts += [
                 _law(
@@ -150,8 +154,9 @@ def _laws(found: Fits) -> list[str]:
                 for each in group
             ]
     reasons = tables.skipped(found)
+    parts = parts or ["No law could be fitted yet."]
     return parts + (
-        ["### Not fitted", "\n".join(f"- {line}" for line in reasons)] if reasons else []
+        ["### Not fitted", "\n".join(f"- {_plain(line)}" for line in reasons)] if reasons else []
     )
 
 

@@ -71,6 +71,7 @@ def _log_ticks(low: float, high: float, points: float, y: bool) -> list[float]:
     decades = range(math.floor(math.log10(low) - 1e-9), math.ceil(math.log10(high) + 1e-9) + 1)
     need = 11.0 if y else 6.5 * _NUMBER_POINTS  # `2×10²⁰`, its exponent small
     found: list[float] = []
+    steps: tuple[float, ...]
     for steps in ((1, 2, 5), (1, 3), (1,)):
         every = [step * 10.0**decade for decade in decades for step in steps]
         found = [tick for tick in every if low * 0.999 <= tick <= high * 1.001]

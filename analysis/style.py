@@ -15,7 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from analysis.labels import GREY, label_lines, spread, text_inches
+from analysis.labels import GREY, fitted_size, label_lines, spread, text_inches
+from analysis.metrics import FloatArray
 from analysis.scales import (
     AXES,
     linear_flops,
@@ -32,7 +33,7 @@ __all__ = [
     "AXES",
     "GREY",
     "LINES",
-    "arm_shade",
+    "arm_shades",
     "budget_colours",
     "csv",
     "drawing",
@@ -139,19 +140,19 @@ def budget_colours(count: int) -> list[str]:
     return [to_hex(ramp(step)) for step in np.linspace(0, 1, count)]
 
 
-def arm_shade(arm: str, strength: float) -> str:
-    """An arm's colour by how clearly it wins: `strength` 0 is pale, 1 the full colour.
+def arm_shades(arm: str, strength: FloatArray) -> FloatArray:
+    """An arm's colour by how clearly it wins: from (...,) to red, green and blue (..., 3).
 
-    The palest is dark enough that each arm is still told from the others and from the page.
+    Strength 0 is pale, 1 and more the full colour; the palest is dark enough that each arm is still
+    told from the others and from the page.
     """
-    share = 0.42 + 0.58 * min(max(strength, 0.0), 1.0)
-    full, white = np.array(to_rgb(ARMS[arm])), np.ones(3)
-    return to_hex(share * full + (1 - share) * white)
+    share = 0.52 + 0.48 * np.clip(strength, 0.0, 1.0)[..., None]
+    return np.asarray(share * np.array(to_rgb(ARMS[arm])) + (1 - share))
 
 
-def readable_on(colour: str) -> str:
-    """Black or white, whichever stands out more on a colour (WCAG relative luminance)."""
-    value = np.array(to_rgb(colour))
+def readable_on(colour: FloatArray) -> str:
+    """Black or white, whichever stands out more on red, green and blue (3,): WCAG luminance."""
+    value = np.asarray(colour)
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     return "white" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.179 else "black"
 
@@ -167,7 +168,7 @@ def title(figure: Figure, claim: str, key: str, left: float = LEFT) -> None:
         (claim, 0.07, 8.5, "bold", "black"),
         (key, 0.25, 7, "normal", GREY),
     ):
-        fits = (width * (1 - left) - 0.05) / text_inches(figure, [words], size, weight)
+        room = width * (1 - left) - 0.05
         figure.text(
             left,
             1 - down / height,
@@ -175,7 +176,7 @@ def title(figure: Figure, claim: str, key: str, left: float = LEFT) -> None:
             weight=weight,
             color=colour,
             va="top",
-            size=size * min(1.0, fits),
+            size=fitted_size(figure, words, room, size, weight),
         )
 
 
@@ -213,16 +214,15 @@ def first_of_rows(axes: Sequence[Axes]) -> list[Axes]:
 def panel_title(axes: Axes, words: str, whole_row: bool = False) -> None:
     """What a panel shows, above it; set smaller, then cut, if it would run into the next one.
 
-    With `whole_row` the other panels of its row have no titles. Call it when the axes have their final place.
+    With `whole_row` the other panels of its row have no titles. Call it when the axes have their
+    final place.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     left, width = axes.get_position().x0, figure.get_size_inches()[0]
     others = [] if whole_row else [at.get_position().x0 for at in figure.axes]
     room = width * (min((x for x in others if x > left + 0.01), default=1.0) - left) - 0.06
-    size = 8.0
-    while size > 5.5 and text_inches(figure, [words], size) > room:
-        size -= 0.5
+    size = max(5.5, fitted_size(figure, words, room, 8.0))
     kept = words
     while len(kept) > 4 and text_inches(figure, [kept], size) > room:
         kept = f"{kept[:-2]}…"

@@ -46,9 +46,13 @@ def decide(arms: Sequence[Arm], metric: Metric, sunk: FloatArray, extra: FloatAr
     independent guesses. Points far outside the measured range are answered too: `beyond` says so.
     """
     known = [arm for arm in arms if arm.forecast is not None]
+    if not known:
+        return _nothing(np.atleast_1d(sunk).size)
     sunk, extra = (np.atleast_1d(np.asarray(each, float)) for each in (sunk, extra))
     parts = [_decided(known, sunk[rows], extra[rows]) for rows in _rows(len(sunk))]
     falling, chance, beyond = (np.concatenate(each, axis=-1) for each in zip(*parts, strict=True))
+    possible = metric.falling(metric.possible(metric.rising(falling)))
+    falling = np.where(np.isinf(falling), falling, possible)
     order = np.argsort(falling, axis=0, kind="stable")
     ranked = np.take_along_axis(falling, order, axis=0)
     winner = _index(order, ranked, 0)
@@ -64,6 +68,11 @@ def decide(arms: Sequence[Arm], metric: Metric, sunk: FloatArray, extra: FloatAr
         beyond=np.where(none, np.nan, beyond[picked]),
         expected=metric.rising(np.where(np.isinf(falling), np.nan, falling)),
     )
+
+
+def _nothing(points: int) -> Decisions:
+    none, unknown = np.full(points, -1), np.full(points, np.nan)
+    return Decisions((), none, none, unknown, unknown, unknown, np.empty((0, points)))
 
 
 def _rows(count: int) -> Iterator[slice]:

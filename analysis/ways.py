@@ -145,7 +145,7 @@ class Ways:
             named(way.which),
             cost,
             _ends(way.interval),
-            amount(way.sunk_flops) if reached else "-",
+            amount(way.sunk_flops) if reached and way.which.arm == "grow" else "-",
             f"{way.chance_cheapest:.2f}",
             f"{way.chance_reached:.2f}",
             "-" if math.isnan(way.closest) else self.metric.text(way.closest),

@@ -28,8 +28,9 @@ from analysis.forecast import Arm
 from analysis.forecasts import ByLaws
 from analysis.laws import LAWS, Law, Unit
 from analysis.metrics import METRICS
-from analysis.resample import REPLICATES, Resampling
+from analysis.resample import BOOTSTRAP, REPLICATES, Resampling
 from analysis.sample import Which
+from orchestrator.store import write_atomic
 
 ACCURACY, WHICH = METRICS["accuracy"], Which("", "grow", "depth x2")
 SOURCE, GROWN = 6e8, 1.1e9  # active parameters
@@ -111,26 +112,25 @@ class Interval:
     aicc: float  # of the true law, behind the least
     cpu_seconds: float  # of the whole sweep
 
-    @property
-    def covers(self) -> bool:
-        """Whether the truth is inside; shares and accuracies are compared to rounding."""
-        return self.low - 1e-9 <= self.true <= self.high + 1e-9
-
 
 def ways(frame: pd.DataFrame) -> tuple[dict[str, ByLaws], list[Fit]]:
     """Every way of making intervals, and the fits of all laws."""
-    quick, draws = Resampling.of(frame, 2), Resampling.of(frame)
-    every = [fit(frame, LAWS[name], ACCURACY, WHICH, quick) for name in LAW_NAMES]
+    draws = Resampling.of(frame)
+    few = len(draws.clusters) < BOOTSTRAP
+    first = draws if few else Resampling.of(frame, 2)
+    every = [fit(frame, LAWS[name], ACCURACY, WHICH, first) for name in LAW_NAMES]
     # Only the laws of the mix, and the default one, are worth all replicates.
-    kept = {type(each.law) for each in ensemble(every)} | {LAWS[DEFAULT]}
-    made = [fit(frame, law, ACCURACY, WHICH, draws) for law in LAWS.values() if law in kept]
+    kept = {each.law.name for each in ensemble(every)} | {DEFAULT}
+    made = [each for each in every if each.law.name in kept]
+    if not few:
+        made = [fit(frame, type(each.law), ACCURACY, WHICH, draws) for each in made]
     mix = ensemble(made)
     best = min(mix, key=lambda each: each.aicc)
     apart = frame.assign(lineage=[f"{row:04d}" for row in range(len(frame))])
     pairs = fit(apart, type(best.law), ACCURACY, WHICH, Resampling.of(apart))
     alone = next(each for each in made if each.law.name == DEFAULT)
-    found = {"mix": mix, "best law": [best], "best law by pairs": [pairs], DEFAULT: [alone]}
-    return {way: ByLaws(tuple(laws), REPLICATES) for way, laws in found.items()}, every
+    found = zip(WAYS, (mix, [best], [pairs], [alone]), strict=True)
+    return {way: ByLaws(tuple(laws), REPLICATES) for way, laws in found}, every
 
 
 def simulate(what: Simulated) -> list[Interval]:
@@ -170,12 +170,20 @@ def _intervals(
         "share": (best, when.share, *when.interval),
         "accuracy": (at, option.expected, *option.interval),
     }
-    for quantity, values in said.items():
+    for quantity, (true, expected, low, high) in said.items():
         yield Interval(
             **asdict(what),
-            **{"total": total, "way": way, "quantity": quantity},
-            **dict(zip(("true", "expected", "low", "high"), values, strict=True)),
-            **{"regret": regret, "laws": laws, "aicc": behind, "cpu_seconds": 0.0},
+            total=total,
+            way=way,
+            quantity=quantity,
+            true=true,
+            expected=expected,
+            low=low,
+            high=high,
+            regret=regret,
+            laws=laws,
+            aicc=behind,
+            cpu_seconds=0.0,
         )
 
 
@@ -188,7 +196,10 @@ def work(truths: Sequence[str], layouts: Sequence[str], sweeps: int) -> list[Sim
 
 
 _HEADER = ",".join(each.name for each in fields(Interval))
-_ROWS = 4 * len(TOTALS) * 2  # of one sweep: ways, totals, quantities
+_SWEEP = ["truth", "layout", "sweep"]
+WAYS = ("mix", "best law", "best law by pairs", DEFAULT)
+_KEYS = ["quantity", "total", "layout", "truth"]
+_ROWS = len(WAYS) * len(TOTALS) * 2  # of one sweep; the quantities are two
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -198,20 +209,17 @@ def read(path: Path) -> pd.DataFrame:
     found = pd.read_csv(path)
     if list(found.columns) != _HEADER.split(","):
         raise SystemExit(f"{path} is of another version of this benchmark; move it away")
-    whole = found.groupby(["truth", "layout", "sweep"])["way"].transform("count") == _ROWS
-    return found[whole & found["cpu_seconds"].notna()]
+    # A row that was cut off lacks its last column, and `count` does not count it.
+    return found[found.groupby(_SWEEP)["cpu_seconds"].transform("count") == _ROWS]
 
 
 def extend(path: Path, wanted: Sequence[Simulated], jobs: int) -> pd.DataFrame:
     """Simulate what `path` does not hold yet and add it there."""
     before = read(path)
-    done = {
-        Simulated(*row)
-        for row in before[["truth", "layout", "sweep"]].drop_duplicates().itertuples(index=False)
-    }
+    done = {Simulated(*row) for row in before[_SWEEP].drop_duplicates().itertuples(index=False)}
     left = [each for each in wanted if each not in done]
     path.parent.mkdir(parents=True, exist_ok=True)
-    before.to_csv(path, index=False)
+    write_atomic(path, before.to_csv(index=False).encode())
     begin = time.monotonic()
     with ProcessPoolExecutor(jobs) as pool, path.open("a") as out:
         running = [pool.submit(simulate, each) for each in left]
@@ -229,29 +237,19 @@ def held(found: pd.DataFrame) -> pd.Series:
     return found["true"].between(found["low"] - 1e-9, found["high"] + 1e-9)
 
 
-WAYS = ("mix", "best law", "best law by pairs", DEFAULT)
-
-
 def coverage(found: pd.DataFrame) -> list[str]:
     """Lines of a Markdown table: shares of intervals that hold the truth."""
-    keys = ["quantity", "total", "layout", "truth"]
-    lines = [f"| {' | '.join([*keys, 'n', *WAYS, 'half width'])} |", "|---" * 10 + "|"]
+    names = [*_KEYS, "intervals", *WAYS, "half width, points"]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     rated = found.assign(held=held(found), half=(found["high"] - found["low"]) / 2)
-    groups = [*rated.groupby(keys), *_pooled(rated)]
-    for names, rows in groups:
-        mix = rows[rows["way"] == "mix"]
-        rates = [f"{rows[rows['way'] == way]['held'].mean():.0%}" for way in WAYS]
-        cells = [*names, str(len(mix)), *rates, f"{100 * mix['half'].median():.2g}"]
-        lines.append(f"| {' | '.join(cells)} |")
+    for kept in (["layout", "truth"], ["layout"], ["total"], []):
+        for values, rows in rated.groupby(["quantity", *kept]):
+            said = dict(zip(["quantity", *kept], map(str, values), strict=True))
+            mix = rows[rows["way"] == "mix"]
+            rates = [f"{rows[rows['way'] == way]['held'].mean():.0%}" for way in WAYS]
+            cells = [*(said.get(key, "all") for key in _KEYS), str(len(mix)), *rates]
+            lines.append(f"| {' | '.join(cells)} | {100 * mix['half'].median():.2g} |")
     return lines
-
-
-def _pooled(rated: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The same over all truths, and then over all layouts as well."""
-    for (quantity, layout), rows in rated.groupby(["quantity", "layout"]):
-        yield (str(quantity), "both", str(layout), "every"), rows
-    for quantity, rows in rated.groupby("quantity"):
-        yield (str(quantity), "both", "every", "every"), rows
 
 
 def recovery(found: pd.DataFrame) -> list[str]:
@@ -265,7 +263,7 @@ def recovery(found: pd.DataFrame) -> list[str]:
             *(str(truth), str(layout), str(len(own))),
             f"{(own['aicc'] == 0).mean():.0%}",
             f"{(own['aicc'] < 10).mean():.0%}",
-            f"{own['laws'].str.split().str.len().mean():.1f}",
+            f"{np.mean([len(str(each).split()) for each in own['laws']]):.1f}",
             f"{rows['regret'].mean():.2f} (95 %: {rows['regret'].quantile(0.95):.2f})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -284,7 +282,7 @@ def main() -> None:
     wanted = work(asked.truth or [*TRUTHS], asked.layout or [*LAYOUTS], asked.sweeps)
     found = extend(asked.csv, wanted, asked.jobs)
     print("\n".join([*coverage(found), "", *recovery(found)]))
-    spent = found.groupby(["truth", "layout", "sweep"])["cpu_seconds"].first()
+    spent = found.groupby(_SWEEP)["cpu_seconds"].first()
     print(f"\n{len(spent)} sweeps took {spent.sum() / 60:.0f} CPU minutes")
 
 

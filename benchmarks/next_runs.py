@@ -12,6 +12,7 @@ is at most half a run's noise, and stays so. Trunks are paid once, also by the r
 import argparse
 import csv
 import math
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -132,9 +133,10 @@ class World:
         active = np.where(found["arm"] == "continue", SOURCE, GROWN)
         found["active_params"] = active
         found["source_active_params"] = np.where(found["arm"] == "scratch", GROWN, SOURCE)
-        said = {"sweep": "invented", "variant": "", "seed": 0, "annealed": False, "stage": "x"}
         found["lineage"] = found["source"] + "/0"
-        return found.assign(val_loss_se=NOISE, accuracy=math.nan, accuracy_se=math.nan, **said)
+        found[["sweep", "variant", "stage"]] = ["invented", "", "scored"]
+        found[["seed", "annealed"]] = [0, False]
+        return found.assign(val_loss_se=NOISE, accuracy=math.nan, accuracy_se=math.nan)
 
     def regret(self, cells: Sequence[Candidate]) -> float:
         """True regret of the option that these cells make look best."""
@@ -268,10 +270,14 @@ def main() -> None:
         for policy in POLICIES
     ]
     begun = time.perf_counter()
+    cpu = [os.times()]
     with ProcessPoolExecutor(given.workers) as pool:
         rows = list(pool.map(run, jobs))
+    cpu.append(os.times())
     print("\n".join(table(rows)))
-    print(f"{time.perf_counter() - begun:.0f} s on {given.workers} workers")
+    spent = cpu[1].children_user - cpu[0].children_user
+    seconds = time.perf_counter() - begun
+    print(f"{seconds:.0f} s on {given.workers} workers, {spent:.0f} CPU seconds")
     if given.csv:
         with given.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(asdict(rows[0])))

@@ -25,7 +25,7 @@ EXAMPLES = {
     "\n  growpoint recommend demo --sunk 1e11 --extra 3e11"
     "\n  growpoint recommend fixed_total --total 6e11"
     "\n  growpoint recommend demo --sunk 1e11          # over extra budgets, with break-evens"
-    "\n  growpoint recommend demo --target 30%%         # the cheapest way there"
+    "\n  growpoint recommend demo --target 30%         # the cheapest way there"
     "\n  growpoint recommend --series run1 --extra 1e20",
     "next": "growpoint next demo --extra 3e11\n  growpoint next demo --total 6e11 --budget 2e11",
     "report": "growpoint report demo",

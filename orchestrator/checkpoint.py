@@ -35,7 +35,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _found(folder: Path) -> str:
     if not folder.is_dir():
-        return "no such folder"
+        return "a file" if folder.exists() else "no such folder"
     names = sorted(path.name for path in folder.iterdir())
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 
@@ -70,13 +70,14 @@ def entries(folder: Path) -> dict[str, Entry]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files that make up a checkpoint. Raises GrowpointError if one is missing."""
-    names = sorted(set(_index(folder).values())) or [SINGLE]
+    several = any(folder.glob("model-*-of-*.safetensors")) and not (folder / SINGLE).is_file()
+    names = sorted(set(_index(folder).values())) or [INDEX if several else SINGLE]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         pickled = any(folder.glob("pytorch_model*.bin"))
         raise DamagedError(
             f"{folder} has no checkpoint"
-            if names == [SINGLE]
+            if names == [SINGLE] and not several
             else "a file of the checkpoint is missing",
             [("lacks", ", ".join(missing)), ("found", _found(folder))],
             _conversion(folder) if pickled else "fetch or make the checkpoint again",

@@ -33,7 +33,7 @@ learn from it
   plot        draw its figures
   recommend   answer: grow, continue or start over?
   next        say which runs would settle that, and write a sweep of them
-  report      write tables and figures into one Markdown file
+  report      write tables and figures into one page, and Markdown
 
 by hand
   grow        grow one checkpoint on disk
@@ -227,10 +227,14 @@ def _recommend(arguments: argparse.Namespace) -> int:
     from analysis import commands
     from orchestrator import swept
 
-    asked = ("sunk", "extra", "total", "target", "growth", "series")
-    words = {name: getattr(arguments, name) for name in asked} | {"listed": swept.listed(arguments)}
+    listed = swept.listed(arguments)
     return commands.recommend(
-        _outcomes(arguments), as_json=arguments.json, metric=arguments.metric, **words
+        _outcomes(arguments),
+        as_json=arguments.json,
+        metric=arguments.metric,
+        **{f"{name}_flops": getattr(arguments, name) for name in ("sunk", "extra", "total")},
+        **{name: getattr(arguments, name) for name in ("target", "growth", "series")},
+        listed=listed,
     )
 
 
@@ -258,7 +262,7 @@ def _next(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    """Write tables, fitted laws, the recommendation and figures into one Markdown file."""
+    """Write the answers, figures, laws and tables into one page, and into Markdown."""
     from analysis import commands
 
     return commands.report(_outcomes(arguments), as_json=arguments.json)

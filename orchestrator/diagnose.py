@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from io import StringIO
@@ -77,6 +78,12 @@ def _check_asked(words: Sequence[str], pairs: Sequence[Sequence[str]]) -> None:
 def _refuse_inside(target: Path, checkpoints: Sequence[Opened]) -> None:
     """A file more in a checkpoint's folder would make it another checkpoint."""
     there = target.resolve()
+    if there.exists() and not there.is_dir():
+        raise GrowpointError(
+            "the target of what inspect writes is a file",
+            [("target", target)],
+            f"--to {shlex.quote(str(there.with_name(FOLDER)))}",
+        )
     for each in checkpoints:
         folder = each.folder.resolve()
         if there == folder or folder in there.parents:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -95,14 +97,15 @@ def grow(
     """Grow the checkpoint in `source` by `operators`, in order, into the new folder `target`.
 
     A pure function of its arguments: neither shard size nor order of writing changes a tensor.
-    Memory stays near one tensor. Only weights are grown; every phase of training starts with fresh
-    optimizer moments. After a kill the same call goes on with the files that are not finished.
+    Memory stays near one tensor. Only weights are grown here: `moments` grows what an optimizer
+    remembers. After a kill the same call goes on with the files that are not finished.
     Raises GrowpointError for a source that is not whole or not known, for growth that the family
     cannot hold, for an existing target and a full disk: nothing is left behind.
     """
     begun, how = time.monotonic(), how or Asked(shard_bytes=shard_bytes)
     checkpoint.refuse_existing(target)
     growth = _prepared(source, operators, seed, how)
+    _refuse_inside(target, source)
     with written_to(target, growth.tensor_bytes), growing(target, growth.digest()) as place:
         kept = len(place.finished)
         require_space(growth.tensor_bytes - finished_bytes(place), target)
@@ -149,6 +152,15 @@ def _prepared(source: Path, operators: Sequence[Depth | Width], seed: int, how: 
     return _Growth(
         source, model, operators, seed, json.dumps(edited, indent=2) + "\n", planned, files
     )
+
+
+def _refuse_inside(target: Path, source: Path) -> None:
+    if source.resolve() in target.resolve().parents:
+        raise GrowpointError(
+            "the grown checkpoint would lie within its source, into which nothing is written",
+            [("source", source), ("target", target)],
+            f"--to {shlex.quote(str(source.resolve().with_name(target.name)))}",
+        )
 
 
 def _refuse_own_code(config: dict[str, Any], model: Model, how: Asked) -> None:
@@ -261,6 +273,12 @@ def by_hand(
             f"{source} has no checkpoint",
             [("state", _state(folder))],
             "wait for it, or grow from the stage before it",
+        )
+    elif not folder.exists() and re.fullmatch(r"[\w-]+/[\w.-]+", source):
+        raise GrowpointError(
+            f"{source} is no folder here, and growth takes no names of the hub",
+            [("looked at", folder.absolute())],
+            f"hf download {source} --local-dir {folder.name}",
         )
     target_folder = Path(target).expanduser()
     return grow(folder, target_folder, operators, seed, on_progress=on_progress, how=how)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -41,6 +42,15 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
 )
 SHARD_SIZE = "5GB"
+# What configuration and model classes raise for sizes that they do not take.
+BUILDING = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    StrictDataclassError,
+)
 
 
 def create(model: Model, seed: int, folder: Path, tokenizer: Path | None = None) -> None:
@@ -62,7 +72,7 @@ def _fresh(model: Model, seed: int) -> PreTrainedModel:
         try:
             config = AutoConfig.for_model(**keys)
             made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except BUILDING as error:
             raise GrowpointError(
                 f"{keys['model_type']} cannot be built with these sizes",
                 [("says", next(iter(str(error).splitlines()), type(error).__name__))],
@@ -83,7 +93,7 @@ def load(
     with _quiet():
         try:
             model, said = _loaded(folder, dtype)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, *BUILDING) as error:
             says = next(iter(str(error).splitlines()), type(error).__name__)
             raise _cannot(folder, says) from error
     lost = [str(key) for kind in ("missing_keys", "mismatched_keys") for key in said.get(kind, ())]

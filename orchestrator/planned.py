@@ -204,7 +204,8 @@ def _check_shapes(known: Iterable[Planned], model: Model, family: Family) -> Non
         # Scales and packed numbers have shapes of their own.
         rows = axis is None or tensor.shape[axis : axis + 1] == (model.experts,)
         fits = rows if kind.suffix else tensor.shape == shape
-        if not fits or (tensor.layer or 0) >= model.layers or (tensor.expert or 0) >= model.experts:
+        _check_within(tensor, model)
+        if not fits:
             raise GrowpointError(
                 "a tensor of the checkpoint does not fit its config.json",
                 [
@@ -221,6 +222,19 @@ def _check_shapes(known: Iterable[Planned], model: Model, family: Family) -> Non
                 [("shape", list(kind.shape))],
                 f"put right conf/family/{family.name}.yaml: docs/families.md says how",
             )
+
+
+def _check_within(tensor: Planned, model: Model) -> None:
+    """Raise GrowpointError for a layer or an expert that config.json does not count."""
+    if (tensor.layer or 0) >= model.layers or (tensor.expert or 0) >= model.experts:
+        raise GrowpointError(
+            "the checkpoint has more layers or experts than its config.json counts",
+            [
+                ("tensor", tensor.name),
+                ("config", f"{model.layers} layers, {model.experts} experts"),
+            ],
+            "put right config.json, or fetch or make the checkpoint again",
+        )
 
 
 def _check_complete(found: Iterable[str], known: Iterable[Planned], model: Model) -> None:

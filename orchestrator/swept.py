@@ -13,18 +13,21 @@ from sweeps.errors import GrowpointError
 def listed(arguments: Namespace) -> list[dict[str, Any]]:
     """The checkpoints of the series that a command names; none if it names none.
 
-    Also names the sweep, if the command does not and one alone was launched over the series:
-    raises GrowpointError otherwise. A series that cannot be listed has the checkpoints of its
+    Also puts the series' own name in the place of its file, and names the sweep, if the command
+    does not and one alone was launched over the series: raises GrowpointError otherwise. A series that cannot be listed has the checkpoints of its
     sweep only, which is said.
     """
     if arguments.series is None:
         return []
     if arguments.config_dir:
         search.use_folder(Path(arguments.config_dir))
+    asked_for = arguments.series
+    if asked_for.endswith((".yaml", ".yml")):
+        arguments.series = Path(asked_for).stem  # as records call it
     if arguments.sweep is None and arguments.results is None:
         arguments.sweep = _sweep(_store(arguments), arguments.series)
     try:
-        asked = series.asked(arguments.series, ())
+        asked = series.asked(asked_for, ())
         found = adoption.listed(asked)
         here = [source for source in found if adoption.is_here(source)]
         model = adoption.model_of((here or found)[0])

@@ -118,12 +118,17 @@ def _same_network(pair: Trained, before: Mapping[Key, Slice], after: Mapping[Key
     one, other = ({key: each.shape for key, each in end.items()} for end in (before, after))
     if one == other:
         return
-    differs = sorted((str(key) for key, _ in one.items() ^ other.items()))[0]
+    differs = sorted(_shown(key) for key, _ in one.items() ^ other.items())[0]
     raise GrowpointError(
         "the two ends of an update are not the same network",
         [("before", pair.before.name), ("after", pair.after.name), ("differs in", differs)],
         "give a checkpoint and what it was trained into: --updates BEFORE AFTER",
     )
+
+
+def _shown(key: Key) -> str:
+    layer = "" if key.layer is None else f" of layer {key.layer}"
+    return key.template + layer + ("" if key.expert is None else f", expert {key.expert}")
 
 
 def _relative(first: Opened, second: Opened) -> tuple[Maps, Maps]:

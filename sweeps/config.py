@@ -22,7 +22,7 @@ from sweeps import adoption
 from sweeps.cluster import Cluster, Local, Slurm
 from sweeps.errors import GrowpointError, nearest
 from sweeps.exclude import in_use, require_known
-from sweeps.growth import Depth, GrowthChoice, Width, operators_of
+from sweeps.growth import Depth, GrowthChoice, Width, one_of_an_axis, operators_of
 from sweeps.search import known_choice, locate, search_path, unreadable, use_folder
 from sweeps.sweep import Sweep
 from sweeps.validation import Axis, Settings, validated
@@ -85,6 +85,8 @@ def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
         raise GrowpointError("a checkpoint is grown in one way at a time", [], "growth=depth")
     data = _compose(None, choices[0], search, values)
     entries = validated(TypeAdapter(tuple[GrowthChoice, ...]), data["growth"], "growth")
+    if len(entries) > 1 and "growth" in choices[0]:
+        raise one_of_an_axis(choices[0]["growth"], entries)
     return tuple(operator for entry in entries for operator in operators_of(entry))
 
 

@@ -14,6 +14,7 @@ from sweeps.operators import (
     Width,
     label,
     number,
+    one_of_an_axis,
     operators_of,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "label",
     "layer_map",
     "number",
+    "one_of_an_axis",
     "operators_of",
 ]
 
@@ -38,7 +40,7 @@ def grown(model: Model, operators: Sequence[Depth | Width]) -> Model:
     for operator in operators:
         _refuse(model.family, operator)
         model = (
-            deepened(model, operator.source_of(model.layers))
+            deepened(model, operator.source_of(model.layers), listed=bool(operator.layers))
             if isinstance(operator, Depth)
             else _widened(model, operator)
         )

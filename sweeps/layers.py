@@ -237,8 +237,24 @@ def runs(dense: Collection[int], mixing: Sequence[str], layers: int) -> str:
     return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") + " layers"
 
 
-def way_out(dense: Collection[int], layers: int, mixing: Sequence[str], family: Family) -> str:
-    """A depth growth that config.json can describe, to paste."""
+def way_out(
+    dense: Collection[int],
+    layers: int,
+    mixing: Sequence[str],
+    family: Family,
+    listed: Sequence[int] = (),
+) -> str:
+    """A depth growth that config.json can describe, to paste; instead of a list, another one."""
+    if listed:
+        in_place, whole = tuple(sorted(listed)), (*range(layers), *range(layers))
+        after = {source: mapped(dense, mixing, source) for source in (in_place, whole)}
+        fitting = (
+            list(way)
+            for way, (bare, words) in after.items()
+            if can_hold(bare, len(way), words, family)
+        )
+        found = next(fitting, None)
+        return f"layers: {found}" if found else "growth=width"
     first = next((layer for layer in range(layers) if layer not in dense), 0)
     repeated = [layer for layer in range(first, layers) for _ in range(2)]
     ways = {

@@ -5,6 +5,8 @@ from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from sweeps import family as families
 from sweeps import layers as layering
 from sweeps.errors import GrowpointError
@@ -174,7 +176,7 @@ def from_config(config: Mapping[str, Any]) -> Model:
     except (ValueError, TypeError) as error:
         raise GrowpointError(
             "a checkpoint's config.json lacks sizes that its family needs",
-            [("family", family.name), ("says", _first_mistake(error))],
+            [("family", family.name), ("says", _first_mistake(error, family))],
             f"compare its keys with those named in conf/family/{family.name}.yaml",
         ) from error
 
@@ -199,7 +201,11 @@ def _sizes(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
     return found
 
 
-def _first_mistake(error: Exception) -> str:
+def _first_mistake(error: Exception, family: Family) -> str:
+    if isinstance(error, ValidationError) and error.errors()[0]["loc"]:
+        first = error.errors()[0]
+        size = str(first["loc"][0])
+        return f"{' or '.join(family.config.get(size, (size,)))}: {first['msg'].lower()}"
     lines = [line.strip() for line in str(error).splitlines()]
     return ": ".join(lines[1:3]) or lines[0]
 
@@ -234,9 +240,10 @@ def resized(model: Model, **sizes: object) -> Model:
     return Model.model_validate({**model.model_dump(), **sizes})
 
 
-def deepened(model: Model, source: Sequence[int]) -> Model:
+def deepened(model: Model, source: Sequence[int], listed: bool = False) -> Model:
     """Sizes after growth in which layer i is a copy of layer `source[i]`.
 
+    `listed`: the user wrote `source` down, so the way out is another list.
     Raises GrowpointError if the family's config.json cannot say which layer is of which kind.
     """
     family = families.load(model.family)
@@ -246,5 +253,5 @@ def deepened(model: Model, source: Sequence[int]) -> Model:
     raise GrowpointError(
         f"{model.family} cannot hold the layers that this growth makes",
         [("needs", layering.needs(family)), ("makes", layering.runs(dense, mixers, len(source)))],
-        layering.way_out(model.dense, model.layers, model.mixers, family),
+        layering.way_out(model.dense, model.layers, model.mixers, family, source if listed else ()),
     )

@@ -1,12 +1,13 @@
 """Growth operators: depth and width, each an index map from grown layers or experts to sources."""
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from sweeps.errors import GrowpointError
-from sweeps.schema import Description, digest
+from sweeps.schema import Description, asked, digest
 
 Factor = Annotated[int, Field(ge=1, le=64)]
 Edge = Annotated[int, Field(ge=0)]
@@ -219,3 +220,13 @@ def operators_of(choice: Depth | Width | Chain) -> tuple[Depth | Width, ...]:
 def label(operators: Sequence[Depth | Width]) -> str:
     """Name in tables: `depth x2 + width x2`."""
     return " + ".join(operator.label for operator in operators)
+
+
+def one_of_an_axis(name: str, entries: Sequence[Depth | Width | Chain]) -> GrowpointError:
+    """What to say where one growth is wanted, and a file of several to be compared was named."""
+    first = json.dumps(asked(entries[0])).replace('"', "")
+    return GrowpointError(
+        f"`growth={name}` is an axis of {len(entries)} growths, and one checkpoint has one of them",
+        [("entries", ", ".join(entry.label for entry in entries))],
+        f"'growth=[{first}]', or another of them; several in a list are done one after the other",
+    )

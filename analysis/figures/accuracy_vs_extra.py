@@ -65,18 +65,18 @@ def _key(drawn: pd.DataFrame) -> str:
 
 def _claim(drawn: pd.DataFrame, metric: Metric) -> str:
     """What the least and the most extra budget differ by, after growing."""
-    gains = []
-    grown = drawn[drawn["arm"] == "grow"]
-    budgets = evidence.levels(grown["extra_flops"]) if len(grown) else np.array([])
-    for _, rows in grown.assign(budget=budgets).groupby(["panel", "sunk_flops"]):
-        means = rows.groupby("budget")["value"].mean()
-        if len(means) > 1 and set(means.index[[0, -1]]) == {budgets.min(), budgets.max()}:
-            gains.append(float(means.iloc[-1] - means.iloc[0]))
+    gains, times = [], []
+    for _, rows in drawn[drawn["arm"] == "grow"].groupby("panel"):
+        budget = evidence.levels(rows["extra_flops"])
+        for _, runs in rows.assign(budget=budget).groupby("sunk_flops"):
+            means = runs.groupby("budget")["value"].mean()
+            if len(means) > 1 and (means.index[0], means.index[-1]) == (min(budget), max(budget)):
+                gains.append(float(means.iloc[-1] - means.iloc[0]))
+                times.append(max(budget) / min(budget))
     if not gains:
         return f"{metric.name.capitalize()} by extra compute"
-    times = float(budgets.max() / budgets.min())
     better = np.array(gains) if metric.top is not None else -np.array(gains)
-    said = f"{times:.2g} times the extra compute"
+    said = f"{np.median(times):.2g} times the extra compute"
     if better.min() <= 0 < better.max():
         return f"{said} helps after some growths, not all"
     if better.max() <= 0:

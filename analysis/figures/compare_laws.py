@@ -30,9 +30,8 @@ def compare_laws(found: Fits | None, metric: Metric) -> Drawn:
     with style.drawing():
         figure, (axes,) = style.panels(1, 0.82 + _ROW * lines)
         left = style.text_inches(figure, list(rows["law"])) + 0.14
-        words = [
-            _beside(row.behind, row.behind_se, row.delta_aicc, metric) for row in rows.itertuples()
-        ]
+        numbers = rows[["behind", "behind_se", "delta_aicc"]].to_numpy(float)
+        words = [_beside(behind, se, delta, metric) for behind, se, delta in numbers]
         right = style.text_inches(figure, [*words, _HEADER]) + 0.10
         style.margins(figure, right, False, left)
         _draw(axes, rows, words)
@@ -100,12 +99,11 @@ def _draw(axes: Axes, rows: pd.DataFrame, words: list[str]) -> None:
         axes.vlines(0, at + 0.5, at + len(group) + 0.5, color=style.GREY, lw=0.6, zorder=0)
         at += len(group) + 1
     _say(axes, 1, 0.0, 5, _HEADER, style.GREY)
-    for place, row, said in zip(places, rows.itertuples(), words, strict=True):
-        colour = style.ARMS["grow"] if row.mixed else style.ARMS["scratch"]
-        axes.errorbar(
-            row.behind, place, xerr=row.behind_se, fmt="o", ms=3.4, color=colour, elinewidth=1.0
-        )
-        _say(axes, 1, place, 5, said, colour if row.mixed else style.GREY)
+    columns = (rows[name] for name in ("behind", "behind_se", "mixed"))
+    for place, said, behind, se, mixed in zip(places, words, *columns, strict=True):
+        colour = style.ARMS["grow"] if mixed else style.ARMS["scratch"]
+        axes.errorbar(behind, place, xerr=se, fmt="o", ms=3.4, color=colour, elinewidth=1.0)
+        _say(axes, 1, place, 5, said, colour if mixed else style.GREY)
     axes.set_yticks(places, list(rows["law"]))
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(at - 0.4, -0.7)

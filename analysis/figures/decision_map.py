@@ -1,43 +1,25 @@
 """Grow, continue or start over?"""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from analysis import style
+from analysis.coordinates import Mask
 from analysis.evidence import Noise
+from analysis.figures.decided import Map, ends, mappable, mapped, others, why_not
 from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.forecast import Arm
 from analysis.metrics import FloatArray, Metric
-from analysis.surface import Decisions, decide
 
-_GRID = (81, 61)  # points of sunk and extra compute
-_REACH = 2.0  # times around the runs that is drawn
-_SURE = 0.8  # chance of being best below which it is too close to call
 _VEIL = 0.62  # white over what was not measured
 _ZERO = 1.7  # how far from the map's edge runs with nothing sunk stand
 _STIPPLE = 3  # points of the grid from one dot to the next
 _DOING = {"grow": "Growing", "continue": "Training on", "scratch": "Starting over"}
-
-
-@dataclass(frozen=True)
-class _Map:
-    """The decisions of one growth on a grid: arrays (extra, sunk)."""
-
-    growth: Arm
-    sunk: FloatArray  # (sunk,)
-    extra: FloatArray  # (extra,)
-    winner: np.ndarray  # names of arms; "" where nothing can be expected
-    margin: FloatArray  # in the metric's own unit
-    close: np.ndarray  # whether it is too close to call
-    inside: np.ndarray  # whether runs are around
-    ahead: dict[str, FloatArray]  # L of the best other arm less that of this one
 
 
 def decision_map(arms: list[Arm], metric: Metric, noise: Noise) -> Drawn:
@@ -50,11 +32,11 @@ def decision_map(arms: list[Arm], metric: Metric, noise: Noise) -> Drawn:
     where nothing is known to compare.
     """
     grown = [arm for arm in arms if arm.which.arm == "grow"]
-    kept = [arm for arm in grown if _mappable(arm) and len(_others(arm, arms)) > 1]
+    kept = [arm for arm in grown if mappable(arm) and len(others(arm, arms)) > 1]
     if not kept:
-        raise NothingToDrawError(_why_not(grown))
-    ends = _ends(kept)
-    tables, maps = zip(*(_map(arm, arms, metric, noise, ends) for arm in kept), strict=True)
+        raise NothingToDrawError(why_not(grown))
+    around = ends(kept)
+    tables, maps = zip(*(mapped(arm, arms, metric, noise, around) for arm in kept), strict=True)
     nothing = any((arm.cells["sunk_flops"] == 0).any() for arm in kept)
     full = max(_strongest(maps), 2 * noise.value if math.isfinite(noise.value) else 0.0, 1e-12)
     with style.drawing():
@@ -71,97 +53,13 @@ def decision_map(arms: list[Arm], metric: Metric, noise: Noise) -> Drawn:
     return figure, pd.concat(tables, ignore_index=True)
 
 
-def _mappable(arm: Arm) -> bool:
-    """Whether something is expected of it at any sunk and extra compute."""
-    known = arm.forecast is not None and not arm.one_budget
-    return known and bool((arm.cells["sunk_flops"] > 0).any())
-
-
-def _why_not(grown: list[Arm]) -> str:
-    if any(arm.one_budget for arm in grown):
-        return "one extra budget says nothing about others"
-    missing = [arm.missing for arm in grown if arm.forecast is None]
-    return missing[0] if missing else "nothing was measured to compare growing with"
-
-
-def _others(arm: Arm, arms: list[Arm]) -> list[Arm]:
-    """This growth, training on, and starting over at its size."""
-    return [
-        each
-        for each in arms
-        if each.forecast is not None
-        and each.which.variant == arm.which.variant
-        and (each.which.arm == "continue" or each.which.growth == arm.which.growth)
-    ]
-
-
-def _ends(kept: list[Arm]) -> tuple[float, float, float, float]:
-    """Least and most sunk, least and most extra compute of any run of growing."""
-    cells = pd.concat([arm.cells for arm in kept])
-    some = cells["sunk_flops"][cells["sunk_flops"] > 0]
-    extra = cells["extra_flops"]
-    return float(some.min()), float(some.max()), float(extra.min()), float(extra.max())
-
-
-def _map(
-    arm: Arm,
-    arms: list[Arm],
-    metric: Metric,
-    noise: Noise,
-    ends: tuple[float, float, float, float],
-) -> tuple[pd.DataFrame, _Map]:
-    sunk = np.geomspace(ends[0] / _REACH, ends[1] * _REACH, _GRID[0])
-    extra = np.geomspace(ends[2] / _REACH, ends[3] * _REACH, _GRID[1])
-    points = [each.ravel() for each in np.meshgrid(sunk, extra)]
-    decided = decide(_others(arm, arms), metric, *points)
-    winner = np.array(decided.names())
-    winner[~(decided.beyond <= _REACH)] = ""
-    slack = noise.value if math.isfinite(noise.value) else 0.0
-    # Without a second there is nothing to be close to.
-    close = (decided.margin <= slack) | (decided.chance < _SURE)
-    box = _ends([arm])
-    inside = (points[0] >= box[0] / 1.001) & (points[0] <= box[1] * 1.001)
-    inside &= (points[1] >= box[2] / 1.001) & (points[1] <= box[3] * 1.001)
-    inside &= decided.beyond <= 1.05
-    shape = len(extra), len(sunk)
-    table = pd.DataFrame(
-        {
-            "variant": arm.which.variant,
-            "growth": arm.which.growth,
-            "sunk_flops": points[0],
-            "extra_flops": points[1],
-            "winner": winner,
-            "margin": decided.margin * metric.shown,
-            "chance": decided.chance,
-            "too_close": close,
-            "inside": inside,
-        }
-    )
-    fields = (each.reshape(shape) for each in (winner, decided.margin, close, inside))
-    ahead = {name: each.reshape(shape) for name, each in _ahead(decided, metric).items()}
-    return table, _Map(arm, sunk, extra, *fields, ahead)
-
-
-def _ahead(decided: Decisions, metric: Metric) -> dict[str, FloatArray]:
-    """L of the best other arm less that of each arm: where it is zero, two are equal."""
-    falling = np.where(np.isnan(decided.expected), np.inf, metric.falling(decided.expected))
-    found = {}
-    for index, which in enumerate(decided.options):
-        rest = np.delete(falling, index, axis=0).min(axis=0)
-        with np.errstate(invalid="ignore"):
-            found[which.arm] = np.where(
-                np.isinf(rest) | np.isinf(falling[index]), np.nan, rest - falling[index]
-            )
-    return found
-
-
-def _strongest(maps: tuple[_Map, ...]) -> float:
+def _strongest(maps: tuple[Map, ...]) -> float:
     margins = np.concatenate([each.margin[each.inside] for each in maps])
     margins = margins[np.isfinite(margins)]
     return float(np.quantile(margins, 0.95)) if len(margins) else 0.0
 
 
-def _axes(axes: Axes, each: _Map, nothing: bool) -> None:
+def _axes(axes: Axes, each: Map, nothing: bool) -> None:
     """The axes, with a place for runs that have nothing sunk if some panel has such runs."""
     low, high = float(each.sunk[0]), float(each.sunk[-1])
     zero = low / _ZERO if nothing else None
@@ -170,37 +68,48 @@ def _axes(axes: Axes, each: _Map, nothing: bool) -> None:
     axes.set_ylabel("")
 
 
-def _paint(axes: Axes, each: _Map, full: float) -> None:
+def _paint(axes: Axes, each: Map, full: float) -> None:
     """Colours, stipples, break-even lines and names, over the page's white."""
-    colours = np.ones((*each.winner.shape, 3))
-    for row, column in np.ndindex(each.winner.shape):
-        if arm := each.winner[row, column]:
-            margin = each.margin[row, column]
-            strength = 0.0 if math.isnan(margin) else margin / full
-            colours[row, column] = to_rgb(style.arm_shade(str(arm), strength))
-    veil = np.where(each.inside, 0.0, _VEIL)[..., None]
-    shades = veil + (1 - veil) * colours
+    shades = _shades(each, full)
     axes.pcolormesh(each.sunk, each.extra, shades, shading="nearest", rasterized=True)
-    rows, columns = np.indices(each.winner.shape)
-    lattice = (rows % _STIPPLE == 0) & ((columns + rows // _STIPPLE) % _STIPPLE == 0)
-    dotted = lattice & each.close & (each.winner != "")
+    dotted = _lattice(each.winner.shape) & each.close & (each.winner != "")
+    for arm in style.ARMS:
+        dotted &= ~_name(axes, each, arm, shades)
     places = np.meshgrid(each.sunk, each.extra)
     axes.plot(places[0][dotted], places[1][dotted], ".", ms=2, color="black", mew=0)
     for level in list(each.ahead.values())[: max(1, len(each.ahead) - 1)]:
-        if np.nanmin(level) < 0 < np.nanmax(level):
+        if (level < 0).any() and (level > 0).any():
             axes.contour(each.sunk, each.extra, level, [0.0], colors="black", linewidths=0.9)
-    low, high, least, most = _ends([each.growth])
+    low, high, least, most = ends([each.growth])
     axes.add_patch(
         Rectangle(
             (low, least), high - low, most - least, fill=False, ls=(0, (4, 2)), lw=0.8, ec="black"
         )
     )
+
+
+def _shades(each: Map, full: float) -> FloatArray:
+    """Red, green and blue of every point: (extra, sunk, 3)."""
+    strength = np.nan_to_num(each.margin / full)
+    colours = np.ones((*each.winner.shape, 3))
     for arm in style.ARMS:
-        _name(axes, each, arm, shades)
+        won = (each.winner == arm)[..., None]
+        colours = np.where(won, style.arm_shades(arm, strength), colours)
+    veil = np.where(each.inside, 0.0, _VEIL)[..., None]
+    return np.asarray(veil + (1 - veil) * colours)
 
 
-def _name(axes: Axes, each: _Map, arm: str, shades: FloatArray) -> None:
-    """The name of an arm where its region is widest, clear of dots and lines, if it has room."""
+def _lattice(shape: tuple[int, ...]) -> Mask:
+    """Points of the grid that a stipple may be on."""
+    rows, columns = np.indices(shape)
+    return np.asarray((rows % _STIPPLE == 0) & ((columns + rows // _STIPPLE) % _STIPPLE == 0))
+
+
+def _name(axes: Axes, each: Map, arm: str, shades: FloatArray) -> Mask:
+    """The name of an arm where its region is widest, clear of dots and lines, if it has room.
+
+    Gives the points of the grid that it covers.
+    """
     place, figure = axes.get_position(), axes.get_figure(root=True)
     assert figure is not None
     inches = figure.get_size_inches()
@@ -212,21 +121,23 @@ def _name(axes: Axes, each: _Map, arm: str, shades: FloatArray) -> None:
     room = ndimage.distance_transform_edt(region, sampling=step / half)[1:-1, 1:-1]
     row, column = np.unravel_index(int(np.argmax(room)), room.shape)
     if room[row, column] < 1.1:
-        return
+        return np.zeros(each.winner.shape, bool)
     axes.text(
         each.sunk[column],
         each.extra[row],
         arm,
         ha="center",
         va="center",
-        color=style.readable_on(to_hex(shades[row, column])),
+        color=style.readable_on(shades[row, column]),
         weight="bold",
     )
+    reach = np.abs(np.indices(each.winner.shape) - np.array([[[row]], [[column]]]))
+    return np.asarray((reach * (step / half)[:, None, None] < 1.2).all(axis=0))
 
 
-def _marked(each: _Map) -> np.ndarray:
+def _marked(each: Map) -> Mask:
     """The points of the grid under a run's dot or the edge of the box."""
-    low, high, least, most = _ends([each.growth])
+    low, high, least, most = ends([each.growth])
     found = np.zeros(each.winner.shape, bool)
     left, right, under, over = (
         int(np.argmin(np.abs(np.log(grid / at))))
@@ -246,7 +157,7 @@ def _marked(each: _Map) -> np.ndarray:
     return found
 
 
-def _dots(axes: Axes, each: _Map) -> None:
+def _dots(axes: Axes, each: Map) -> None:
     """Runs of growing; those with nothing sunk at the axis' own zero."""
     cells = each.growth.cells
     zero = float(each.sunk[0]) / _ZERO
@@ -254,15 +165,9 @@ def _dots(axes: Axes, each: _Map) -> None:
     axes.plot(place, cells["extra_flops"], "o", ms=2.8, color="black", mec="white", mew=0.4)
 
 
-def _claim(maps: tuple[_Map, ...]) -> str:
+def _claim(maps: tuple[Map, ...]) -> str:
     """How much of the box each arm clearly wins, over the growths."""
-    clear = {
-        arm: [
-            float(np.mean((each.winner == arm)[each.inside] & ~each.close[each.inside]))
-            for each in maps
-        ]
-        for arm in _DOING
-    }
+    clear = {arm: [_share(each, arm) for each in maps] for arm in _DOING}
     shares = {arm: found for arm, found in clear.items() if max(found) >= 0.05}
     if not shares:
         return "Too close to call wherever runs are"
@@ -271,6 +176,11 @@ def _claim(maps: tuple[_Map, ...]) -> str:
         return f"{_DOING[arm]} clearly wins wherever runs are"
     said = [f"{arm} {_percent(each)}" for arm, each in shares.items()]
     return f"Clear in the box: {', '.join(said)}"
+
+
+def _share(each: Map, arm: str) -> float:
+    won = ((each.winner == arm) & ~each.close)[each.inside]
+    return float(won.mean()) if len(won) else 0.0
 
 
 def _percent(shares: list[float]) -> str:

@@ -17,6 +17,9 @@ from orchestrator import text
 _SHARES = np.linspace(0, 0.99, 100)
 _REACH = 2.0  # times the measured range up to which a line is drawn, dashed
 _ENDS = [0.05, 0.95]
+_FLAGS = {"extrapolated": False, "best": False, "near_best": False}
+_PLACE = ["variant", "growth", "total_flops", "kind", "share", "sunk_flops", "extra_flops"]
+_COLUMNS = [*_PLACE, "seed", "value", "low", "high", *_FLAGS]
 
 
 def fixed_total(frame: pd.DataFrame, arms: list[Arm], metric: Metric, noise: Noise) -> Drawn:
@@ -90,16 +93,8 @@ def _totals(arm: Arm) -> list[float]:
 def _panel(axes: Axes, arm: Arm, arms: list[Arm], metric: Metric, noise: Noise) -> pd.DataFrame:
     parts = []
     totals = _totals(arm)
-    control = next(
-        (
-            each
-            for each in arms
-            if each.which.arm == "continue"
-            and each.which.variant == arm.which.variant
-            and each.forecast is not None
-        ),
-        None,
-    )
+    controls = [each for each in arms if each.which.arm == "continue" and each.forecast is not None]
+    control = next((each for each in controls if each.which.variant == arm.which.variant), None)
     for total, colour in zip(totals, style.budget_colours(len(totals)), strict=True):
         line = _line(arm, total, metric, noise) if _has_line(arm) else _means(arm, total, metric)
         _draw_line(axes, line, colour)
@@ -114,34 +109,13 @@ def _panel(axes: Axes, arm: Arm, arms: list[Arm], metric: Metric, noise: Noise) 
     return made.assign(variant=arm.which.variant, growth=arm.which.growth)[_COLUMNS]
 
 
-_COLUMNS = [
-    "variant",
-    "growth",
-    "total_flops",
-    "kind",
-    "share",
-    "sunk_flops",
-    "extra_flops",
-    "seed",
-    "value",
-    "low",
-    "high",
-    "extrapolated",
-    "best",
-    "near_best",
-]
-
-
 def _line(arm: Arm, total: float, metric: Metric, noise: Noise) -> pd.DataFrame:
     """What laws expect of every share, up to twice outside what was measured."""
-    with np.errstate(invalid="ignore"):  # nothing sunk, of which nothing is the least
-        beyond = arm.beyonds(_SHARES * total, (1 - _SHARES) * total)
+    beyond = arm.beyonds(_SHARES * total, (1 - _SHARES) * total)
     shares, beyond = _SHARES[beyond <= _REACH], beyond[beyond <= _REACH]
     made = _expected(arm, shares * total, (1 - shares) * total, metric)
     falling = metric.falling(made["value"].to_numpy(float) / metric.shown)
     searched = beyond <= 1.05 if (beyond <= 1.05).sum() >= 3 else np.ones(len(beyond), bool)
-    if not len(falling):
-        return made.assign(kind="line", share=[], extrapolated=[], best=[], near_best=[])
     least = float(falling[searched].min())
     slack = noise.value if math.isfinite(noise.value) else 0.0
     return made.assign(
@@ -172,9 +146,7 @@ def _means(arm: Arm, total: float, metric: Metric) -> pd.DataFrame:
         for at, rows in evidence.by_level(runs, "sunk_flops")
     ]
     made = pd.DataFrame(means).assign(kind="mean", low=np.nan, high=np.nan)
-    return made.assign(
-        extra_flops=total - made["sunk_flops"], extrapolated=False, best=False, near_best=False
-    )
+    return made.assign(extra_flops=total - made["sunk_flops"], **_FLAGS)
 
 
 def _never(arm: Arm, total: float, metric: Metric) -> pd.DataFrame:
@@ -185,9 +157,7 @@ def _never(arm: Arm, total: float, metric: Metric) -> pd.DataFrame:
     ):
         return pd.DataFrame()
     made = _expected(arm, np.array([total]), np.zeros(1), metric)
-    return made.assign(
-        kind="continue", share=100.0, extrapolated=False, best=False, near_best=False
-    )
+    return made.assign(kind="continue", share=100.0, **_FLAGS)
 
 
 def _runs(arm: Arm, total: float, metric: Metric) -> pd.DataFrame:
@@ -197,9 +167,7 @@ def _runs(arm: Arm, total: float, metric: Metric) -> pd.DataFrame:
     columns = {name: runs[name] for name in ("sunk_flops", "extra_flops", "seed")}
     share = 100 * runs["sunk_flops"] / runs["total_flops"]
     made = pd.DataFrame(columns | {"share": share, "value": value})
-    return made.assign(
-        kind="run", low=np.nan, high=np.nan, extrapolated=False, best=False, near_best=False
-    )
+    return made.assign(kind="run", low=np.nan, high=np.nan, **_FLAGS)
 
 
 def _draw_line(axes: Axes, line: pd.DataFrame, colour: str) -> None:

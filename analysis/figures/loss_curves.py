@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import evidence, style
-from analysis.metrics import FloatArray
 from analysis.figures.subject import Drawn, panel_name
+from analysis.metrics import FloatArray
 from orchestrator import text
 
 
@@ -39,13 +39,13 @@ def loss_curves(curves: pd.DataFrame) -> Drawn:
         style.margins(figure, style.text_inches(figure, [*words, "sunk FLOPs"]) + 0.08, True)
         for at in style.first_of_rows(axes):
             at.set_ylabel(style.AXES["training_loss"])
-        axes[0].set_ylim(*_loss_range(curves))
+        made = pd.concat(drawn, ignore_index=True)
+        axes[0].set_ylim(*_loss_range(made))
         for at, (name, _), marks in zip(axes, groups, labels, strict=True):
             growth, _, variant = str(name).rstrip(")").partition(" (")
             style.panel_title(at, panel_name(variant, growth))
             _total_axis(at, branches)
             style.label_lines(at, marks, "sunk FLOPs")
-        made = pd.concat(drawn, ignore_index=True)
         style.title(figure, _claim(made), "dashed: trunk · triangle: growth · pale: unsmoothed")
     return figure, made
 
@@ -81,36 +81,35 @@ def _curve_panel(
 
 
 def _claim(drawn: pd.DataFrame) -> str:
-    """How much loss growing costs at once, and after how much of a branch that is made good.
+    """How far above the trunk a branch begins, and how many come back to it while it lasts.
 
-    Medians, for single steps are noisy, against the smoothed trunk at the growth point; branches
-    with nothing sunk have no such point.
+    At the same total compute. A median, for single steps are noisy; branches with nothing sunk
+    have no such point.
     """
-    jumps, regained = [], []
+    jumps, caught = [], []
     for _, rows in drawn.groupby("growth"):
-        trunk = rows[rows["part"] == "trunk"].sort_values("total_flops", kind="stable")
-        for sunk, line in evidence.by_level(rows[rows["part"] == "branch"], "sunk_flops"):
-            if sunk <= 0 or trunk.empty:
-                continue
-            before = float(np.interp(sunk, trunk["total_flops"], trunk["smoothed"]))
-            back = np.flatnonzero(line["smoothed"].to_numpy(float) <= before)
-            jumps.append(float(line["loss"].iloc[0]) - before)
-            regained.append(back[0] / len(line) if len(back) else 1.0)
+        trunk = rows[rows["part"] == "trunk"]
+        grown = rows[(rows["part"] == "branch") & (rows["sunk_flops"] > 0)]
+        for _, line in grown.groupby("sunk_flops") if len(trunk) else ():
+            beside = np.interp(line["total_flops"], trunk["total_flops"], trunk["smoothed"])
+            jumps.append(float(line["loss"].iloc[0] - beside[0]))
+            lasts = (line["total_flops"] <= trunk["total_flops"].max()).to_numpy()
+            if lasts.any():
+                caught.append(bool((line["smoothed"].to_numpy(float) <= beside)[lasts].any()))
     if not jumps:
         return "Training loss of each branch"
-    jump, share = float(np.median(jumps)), float(np.median(regained))
-    if jump <= 0:
-        return "Growing costs no loss at most growth points"
-    cost = f"Growing costs {jump:.2f} nats at first"
-    if share >= 1:
-        return f"{cost}, which most branches never regain"
-    return f"{cost}, regained after {max(100 * share, 1):.0f} % of a branch"
+    jump = float(np.median(jumps))
+    cost = (
+        f"Growing costs {jump:.2f} nats at first" if jump > 0 else "Growing costs no loss at first"
+    )
+    return f"{cost}; {sum(caught)} of {len(caught)} branches catch up" if caught else cost
 
 
 def _loss_range(curves: pd.DataFrame) -> tuple[float, float]:
+    """All of the branches with something sunk, and the ends of the others."""
     shown = curves[(curves["part"] == "branch") & (curves["sunk_flops"] > 0)]
     shown = curves if shown.empty else shown
-    ends = curves[curves["part"] == "branch"].groupby(["growth", "sunk_flops"])["loss"].last()
+    ends = curves[curves["part"] == "branch"].groupby(["growth", "sunk_flops"])["smoothed"].last()
     low, high = float(curves["loss"].min()), float(max(shown["loss"].max(), ends.max()))
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import evidence, groups, style
-from analysis.compare import compare
+from analysis.compare import compare, ensemble
 from analysis.evidence import Noise
 from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.fit import Fit, design
@@ -37,7 +37,7 @@ class _Panel:
 
 
 def residuals(frame: pd.DataFrame, found: Fits | None, metric: Metric, noise: Noise) -> Drawn:
-    """May one believe the law? What the best law of each growth leaves, over what it knows.
+    """May one believe the law? What the best law in each mix leaves, over what it knows.
 
     One row of panels for each growth: over the prediction, sunk and extra compute. Grey is one
     standard deviation of a run. Drawn columns: variant, growth, law, sunk_flops, extra_flops, seed,
@@ -66,13 +66,13 @@ def _budgets(drawn: pd.DataFrame) -> int:
 
 
 def _left(frame: pd.DataFrame, found: Fits | None, metric: Metric) -> Iterator[pd.DataFrame]:
-    """What the best law of each growth leaves: a surface if there is one, else one extra budget."""
+    """What the best law of the mix leaves: a surface if there is one, else one extra budget."""
     known = found.groups(metric.name) if found else {}
     best: dict[tuple[str, str], tuple[Which, Fit]] = {}
     for which, fits in known.items():
         at = (which.variant, which.growth)
         if which.arm == "grow" and fits[0].sample is not None and at not in best:
-            best[at] = (which, compare(fits)[0].fit)
+            best[at] = (which, compare(ensemble(fits))[0].fit)
     rows = dict(groups.selections(frame))
     for (variant, growth), (which, fit) in sorted(best.items(), key=lambda item: item[0]):
         cells = rows[which]

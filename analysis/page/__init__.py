@@ -13,11 +13,13 @@ from markupsafe import Markup
 from analysis import report, tables
 from analysis.fits import Fits
 from analysis.outcomes import Outcomes
-from analysis.page import parts
-from analysis.page.runs import Run, runs
+from analysis.page import parts, runs
+from analysis.page.runs import Run
 from analysis.recommendation import Recommendation, without_nan
 
 __all__ = ["page"]
+
+_FIRST = ("decision_map", "sunk_vs_accuracy")
 
 
 def page(
@@ -34,6 +36,8 @@ def page(
     outcomes' folder, and only to what is there.
     """
     drawings = parts.drawings(made, outcomes.folder)
+    # Above all else that was drawn stands what the answer is read off.
+    first = next((each for name in _FIRST for each in drawings if each.name == name), None)
     survives, control = parts.evidence(found)
     script = _text("report.js")
     return _template().render(
@@ -42,9 +46,8 @@ def page(
         summary=report.summary(outcomes.frame, found),
         answers=[parts.answered(each) for each in answers],
         caveats=parts.caveats(outcomes, found, answers),
-        # Above all else that was drawn stands what the answer is read off.
-        map=next((each for each in drawings if each.name == "decision_map"), None),
-        drawings=[each for each in drawings if each.name != "decision_map"],
+        first=first,
+        drawings=[each for each in drawings if each is not first],
         left=dict(left or {}),
         survives=survives,
         control=control,
@@ -81,7 +84,7 @@ def _text(name: str) -> str:
 
 
 def _runs(outcomes: Outcomes) -> list[Run]:
-    return runs(outcomes.store, outcomes.name) if outcomes.store else []
+    return runs.runs(outcomes.store, outcomes.name) if outcomes.store else []
 
 
 def _data(outcomes: Outcomes, answers: Sequence[Recommendation]) -> Markup:
@@ -89,7 +92,7 @@ def _data(outcomes: Outcomes, answers: Sequence[Recommendation]) -> Markup:
     document = {
         "sweep": outcomes.name,
         "answers": [answer.to_dict() for answer in answers],
-        "cells": without_nan(json.loads(outcomes.frame.to_json(orient="records"))),
+        "cells": without_nan(outcomes.frame.to_dict("records")),
     }
     said = json.dumps(document, ensure_ascii=False, separators=(",", ":"), default=float)
     return Markup(said.replace("<", "\\u003c"))

@@ -68,8 +68,9 @@ def answered(found: Recommendation) -> Answered:
     options = None
     if found.options:
         rows = answer.option_rows(found.options, found.metric)
-        caption = f"What could be done, best first: {question}"
-        options = sortable.grid(caption, (answer.columns(found.metric), rows))
+        options = sortable.grid(
+            "What could be done, best first", (answer.columns(found.metric), rows)
+        )
     notes = tuple((key, words) for key, words in found.notes() if key != "caveats" and words)
     return Answered(question, found.headline(), found.verdict, options, notes, found.caveats)
 
@@ -122,9 +123,7 @@ def _law(fit: Fit, metric: Metric, title: str) -> FittedLaw:
         says=fit.says,
         diagnosis=fit.diagnosis(),
         method=fit.method,
-        parameters=sortable.grid(
-            f"Parameters of {fit.law.name}, {title}", tables.parameters(fit)
-        ),
+        parameters=sortable.grid(f"Parameters of {fit.law.name}, {title}", tables.parameters(fit)),
     )
 
 
@@ -141,7 +140,11 @@ def evidence(found: Fits) -> tuple[Grid, Grid]:
 def results(outcomes: Outcomes) -> Grid:
     """Every finished cell; its stage leads to its lineage."""
     header, rows = tables.results(outcomes.frame)
-    exact = {header.index(name): outcomes.frame[column] for name, column in _EXACT.items()}
+    exact = {
+        header.index(name): outcomes.frame[column]
+        for name, column in _EXACT.items()
+        if name in header
+    }
     found = sortable.grid(
         "Every finished cell",
         (header, rows),
@@ -189,4 +192,3 @@ def files(outcomes: Outcomes) -> list[Link]:
         for path in there
         if path.is_file() and path.stat().st_size
     ]
-

@@ -74,9 +74,9 @@ def _links(run: Path, folder: Path) -> Iterator[Link]:
     """What a stage has written down about how it went; what is empty says nothing."""
     logs = [path for path in sorted(run.glob("log/*")) if path.is_file() and path.stat().st_size]
     for index, path in enumerate(logs, 1):
-        yield f"log {index}" if len(logs) > 1 else "log", way_to(path, folder)
+        yield f"job log {index}" if len(logs) > 1 else "job log", way_to(path, folder)
     if (steps := run / "metrics.jsonl").is_file():
-        yield "steps", way_to(steps, folder)
+        yield "training log", way_to(steps, folder)
 
 
 def way_to(path: Path, folder: Path) -> str:

@@ -10,6 +10,7 @@ from analysis.tables import Table
 # What the tables print where there is nothing: it sorts to the end either way round.
 MISSING = frozenset({"", "-", "unknown"})
 _NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)([kMBT])?(?![\w.])")
+_LINE = 22  # characters that a narrow screen has room for beside a number or two
 _SIZES = {"": 1.0, "k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -25,6 +26,11 @@ class Shown:
     def key(self) -> str:
         """What a column of numbers is sorted by; "" for what is missing."""
         return "" if self.number is None or math.isnan(self.number) else repr(self.number)
+
+    @property
+    def width(self) -> str:
+        """Whether the text stays on one line."""
+        return "long" if len(self.text) > _LINE else "short"
 
 
 @dataclass(frozen=True)
@@ -53,24 +59,27 @@ def number(text: str) -> float | None:
     return float(found[1]) * _SIZES[found[2] or ""] if found else None
 
 
-def grid(
-    caption: str, table: Table, exact: Mapping[int, Sequence[float]] | None = None
-) -> Grid:
+def grid(caption: str, table: Table, exact: Mapping[int, Sequence[float]] | None = None) -> Grid:
     """A table as printed; `exact` has the values of columns whose text is rounded.
 
     The first column is a name, whatever it looks like.
     """
     header, rows = table
-    shown = []
-    for at, row in enumerate(rows):
-        values = {column: float(each[at]) for column, each in (exact or {}).items()}
-        shown.append(
-            tuple(
-                Shown(text, values.get(column, number(text) if column else None))
-                for column, text in enumerate(row)
-            )
+    shown = tuple(
+        tuple(
+            _exactly(text, exact[column][at])
+            if exact and column in exact
+            else Shown(text, number(text) if column else None)
+            for column, text in enumerate(row)
         )
-    return Grid(caption, tuple(header), tuple(shown))
+        for at, row in enumerate(rows)
+    )
+    return Grid(caption, tuple(header), shown)
+
+
+def _exactly(text: str, value: float) -> Shown:
+    """A rounded text and its value: no compute at all is printed as a dash, and is known."""
+    return Shown("0" if text in MISSING and value == 0 else text, float(value))
 
 
 def without_empty(found: Grid) -> Grid:

@@ -167,6 +167,10 @@ def test_nothing_is_written_into_a_checkpoint(folder: Path, growpoint: Run) -> N
     said = growpoint("inspect", ".", cwd=folder / "deep", code=2).stderr
     assert said.splitlines()[-1].split() == ["help", "--to", f"{folder.resolve()}/inspect"]
     assert sorted((folder / "deep").iterdir()) == before
+    (folder / "taken").write_text("")
+    said = growpoint("inspect", "deep", "--to", "taken", cwd=folder, code=2).stderr
+    assert said.startswith("error: the target of what inspect writes is a file\n")
+    assert said.splitlines()[-1].split() == ["help", "--to", f"{folder.resolve()}/inspect"]
 
 
 @pytest.mark.parametrize(

@@ -254,9 +254,7 @@ def test_code_of_a_checkpoint_is_handed_on_only_if_asked(
         grow(source, tmp_path / "deep", [Depth()], seed=0)
     assert "--trust-remote-code" in caught.value.help
     assert not (tmp_path / "deep").exists()
-    report = grow(
-        source, tmp_path / "deep", [Depth()], 0, how=Asked(hand_on_code=True, check=True)
-    )
+    report = grow(source, tmp_path / "deep", [Depth()], 0, how=Asked(hand_on_code=True, check=True))
     assert (tmp_path / "deep/modeling_novel.py").read_text().startswith("raise")
     assert "not held against its model class" in report.unchecked
 
@@ -331,3 +329,43 @@ def test_copying_takes_little_memory_and_neither_numpy_nor_torch(
     assert (tmp_path / "grown/model.safetensors").stat().st_size > 300_000_000
     assert (code, numpy) == ("0", "False")
     assert int(megabytes) <= 64
+
+
+def test_nothing_is_grown_into_its_own_source(source: Path) -> None:
+    before = sorted(source.rglob("*"))
+    with pytest.raises(GrowpointError, match="within its source") as caught:
+        grow(source, source / "deeper/grown", [Depth()], seed=0)
+    assert caught.value.help == f"--to {source.parent / 'grown'}"
+    assert sorted(source.rglob("*")) == before
+
+
+def test_a_file_in_the_targets_place_is_said_to_be_one(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(GrowpointError, match="exists already") as caught:
+        grow(source, tmp_path / "there", [Depth()], seed=0)
+    assert dict(caught.value.evidence)["found"] == "a file"
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+def test_a_lost_index_is_named(source: Path, tmp_path: Path) -> None:
+    grow(source, tmp_path / "many", [Depth()], seed=0, shard_bytes=100_000)
+    (tmp_path / "many/manifest.json").unlink()
+    (tmp_path / "many/model.safetensors.index.json").unlink()
+    with pytest.raises(GrowpointError) as caught:
+        grow(tmp_path / "many", tmp_path / "wide", [Width()], seed=0)
+    assert dict(caught.value.evidence)["lacks"] == "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("key", ["num_experts", "num_hidden_layers"])
+def test_a_config_that_counts_too_few_is_said_so(key: str, tmp_path: Path) -> None:
+    source = saved(tiny("olmoe"), tmp_path / "source")
+    edit(source, **{key: 2})
+    with pytest.raises(GrowpointError, match="more layers or experts than its config") as caught:
+        grow(source, tmp_path / "wide", [Width()], seed=0)
+    assert "2 " in dict(caught.value.evidence)["config"]
+
+
+def test_a_name_of_the_hub_is_refused_with_the_download(tmp_path: Path) -> None:
+    with pytest.raises(GrowpointError, match="no names of the hub") as caught:
+        by_hand("allenai/OLMoE-1B-7B-0924", str(tmp_path / "out"), [Depth()])
+    assert caught.value.help.startswith("hf download allenai/OLMoE-1B-7B-0924 --local-dir ")

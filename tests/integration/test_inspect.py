@@ -286,8 +286,9 @@ def test_lineages_that_share_no_network_are_refused(tmp_path: Path) -> None:
     larger = saved(tiny("olmoe", layers=4), tmp_path / "larger")
     with pytest.raises(GrowpointError, match="do not come from one network"):
         cosines(source, after, larger, larger)
-    with pytest.raises(GrowpointError, match="not the same network"):
+    with pytest.raises(GrowpointError, match="not the same network") as caught:
         cosines(source, larger, source, after)
+    assert dict(caught.value.evidence)["differs in"] == "input_layernorm.weight of layer 3"
     stacked = saved(tiny("olmoe"), tmp_path / "stacked", stacked=True)
     with pytest.raises(GrowpointError, match="no counterpart"):
         cosines(source, after, stacked, stacked)

@@ -511,8 +511,9 @@ def test_missing_weights_are_never_invented(place: Place) -> None:
     assert "gate.weight" in dict(error.value.evidence)["says"]
 
 
-def test_sizes_that_transformers_refuses(tmp_path: Path) -> None:
-    bad = MODEL.model_copy(update={"settings": {"hidden_act": "nonsense"}})
+@pytest.mark.parametrize("setting", [{"hidden_act": "nonsense"}, {"attention_dropout": "much"}])
+def test_sizes_that_transformers_refuses(setting: dict[str, str], tmp_path: Path) -> None:
+    bad = MODEL.model_copy(update={"settings": setting})
     with pytest.raises(GrowpointError, match="cannot be built"):
         models.create(bad, 0, tmp_path / "bad")
     assert not list(tmp_path.iterdir())

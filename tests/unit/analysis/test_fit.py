@@ -14,9 +14,9 @@ from analysis.compare import compare, ensemble
 from analysis.fit import design, fit
 from analysis.fits import Fits
 from analysis.groups import EVERY_SIZE
-from analysis.laws import LAWS, Design, EffectiveCompute, SunkLogLinear, SunkSaturating
+from analysis.laws import LAWS, Design, EffectiveCompute, Law, SunkLogLinear, SunkSaturating
 from analysis.metrics import METRICS
-from analysis.resample import FEW, Resampling, cluster
+from analysis.resample import BOOTSTRAP, Resampling, cluster
 from analysis.sample import Which
 from sweeps.errors import GrowpointError
 from tests.unit.analysis.test_laws import TRUE, runs
@@ -31,12 +31,19 @@ def with_source_luck(frame: pd.DataFrame, seed: int, sd: float) -> pd.DataFrame:
     return frame.assign(val_loss=frame["val_loss"] + cluster(frame).map(luck))
 
 
+def four_seeds(law: Law, noise: float, seed: int) -> pd.DataFrame:
+    """The sweep of `runs`, which has two seeds, with as many more: 28 source checkpoints."""
+    first, second = runs(law, noise, seed), runs(law, noise, seed + 500)
+    return pd.concat([first, second.assign(seed=second["seed"] + 2)], ignore_index=True)
+
+
 def coverage(law: str, seeds: tuple[int, ...], simulations: int) -> float:
     """How often 90 % intervals of the law's curve hold the truth, at three points of the sweep."""
     truth = LAWS[law](*TRUE[law])
     inside = []
+    sweep = runs if max(seeds) < 2 else four_seeds
     for seed in range(simulations):
-        frame = with_source_luck(runs(truth, 0.003, seed), 1000 + seed, 0.003)
+        frame = with_source_luck(sweep(truth, 0.003, seed), 1000 + seed, 0.003)
         frame = frame[frame["seed"].isin(seeds)]
         found = fit(frame, LAWS[law], LOSS, WHICH, Resampling.of(frame, 80, seed))
         assert found.sample is not None
@@ -48,16 +55,16 @@ def coverage(law: str, seeds: tuple[int, ...], simulations: int) -> float:
 
 
 def test_intervals_of_a_cluster_bootstrap_cover_what_they_claim() -> None:
-    assert 0.78 <= coverage("sunk_loglinear", (0, 1), 25) <= 1.0
+    assert 0.78 <= coverage("sunk_loglinear", (0, 1, 2, 3), 25) <= 1.0
 
 
 def test_intervals_from_few_clusters_cover_what_they_claim() -> None:
-    assert FEW > 7  # seven growth points of one seed
+    assert BOOTSTRAP > 7  # seven growth points of one seed
     assert 0.82 <= coverage("effective_compute", (0,), 10) <= 1.0
 
 
 def test_fewer_clusters_than_a_bootstrap_needs_use_the_jackknife() -> None:
-    frame = runs(LAWS["effective_compute"](*TRUE["effective_compute"]))
+    frame = four_seeds(LAWS["effective_compute"](*TRUE["effective_compute"]), 0.003, 0)
     one = frame[frame["seed"] == 0]
     methods = [
         fit(each, EffectiveCompute, LOSS, WHICH, Resampling.of(each, 20)).method

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from analysis import records
+from analysis.advice import recommend
 from analysis.answer import Question
 from analysis.fits import Fits
 from analysis.metrics import METRICS
-from analysis.advice import recommend
 from analysis.recommendation import Recommendation
 from orchestrator.store import Store
 from sweeps.errors import GrowpointError

@@ -1,5 +1,6 @@
 """Style: colours that everybody can tell apart, labels that do not collide, no side effects."""
 
+import re
 from itertools import combinations, pairwise
 
 import matplotlib as mpl
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 
 from analysis import style
 from analysis.metrics import FloatArray
@@ -74,6 +75,81 @@ def test_every_colour_stands_out_on_white(colour: str) -> None:
 def test_arms_are_told_apart_by_everybody(vision: str) -> None:
     for left, right in combinations(style.ARMS.values(), 2):
         assert np.linalg.norm(lab(left, vision) - lab(right, vision)) >= 20
+
+
+def hexed(colour: FloatArray) -> str:
+    red, green, blue = (float(each) for each in colour)
+    return to_hex((red, green, blue))
+
+
+def shade(arm: str, strength: float) -> str:
+    return hexed(style.arm_shades(arm, np.array(strength)))
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.7, 1.0])
+def test_arms_are_told_apart_on_a_map_however_close_they_are(vision: str, strength: float) -> None:
+    for left, right in combinations(style.ARMS, 2):
+        pair = (lab(shade(arm, strength), vision) for arm in (left, right))
+        assert np.linalg.norm(next(pair) - next(pair)) >= 20
+        assert np.linalg.norm(lab(shade(left, strength), vision) - lab("white", vision)) >= 20
+
+
+def test_a_shade_is_the_full_colour_at_full_strength_and_beyond() -> None:
+    for arm, colour in style.ARMS.items():
+        assert shade(arm, 1.0) == shade(arm, 7.0) == colour.lower()
+        steps = [contrast_on_white(shade(arm, strength)) for strength in np.linspace(0, 1, 9)]
+        assert steps == sorted(steps)
+
+
+@given(st.sampled_from(sorted(style.ARMS)), st.floats(0, 1), st.floats(0, 0.9))
+def test_words_on_a_shade_can_be_read(arm: str, strength: float, veil: float) -> None:
+    colour = veil + (1 - veil) * style.arm_shades(arm, np.array(strength))
+    words = style.readable_on(colour)
+    lights = [contrast_on_white(each) for each in (hexed(colour), words)]
+    assert max(lights) / min(lights) >= 4.5
+
+
+@given(st.floats(1, 25), st.floats(0.3, 4), st.floats(60, 400), st.booleans())
+def test_ticks_of_a_log_axis_are_seen_and_do_not_collide(
+    low: float, decades: float, points: float, y: bool
+) -> None:
+    figure, (axes,) = style.panels(1)
+    length = 72 * axes.get_position().width * figure.get_size_inches()[0]
+    ends = 10.0**low, 10.0 ** (low + decades)
+    style.log_flops(axes, "sunk_flops", *ends, y=y)
+    axis = axes.yaxis if y else axes.xaxis
+    ticks = np.asarray(axis.get_majorticklocs(), float)
+    assert len(ticks) >= 1
+    assert (ticks >= ends[0] * 0.99).all()
+    assert (ticks <= ends[1] * 1.01).all()
+    if len(ticks) > 1 and not y:
+        assert np.diff(np.log10(ticks)).min() / decades * length >= min(25, length / decades)
+    words = [axis.get_major_formatter()(tick) for tick in ticks]
+    assert all(re.fullmatch(r"([1-9](\.5)?×)?10[⁰¹²³⁴⁵⁶⁷⁸⁹]+", each) for each in words)
+    assert len(set(words)) == len(words)
+
+
+def test_the_place_of_nothing_is_called_zero() -> None:
+    _, (axes,) = style.panels(1)
+    style.log_flops(axes, "sunk_flops", 2e17, 4e19, 3e17)
+    words = [axes.xaxis.get_major_formatter()(tick) for tick in axes.get_xticks()]
+    assert words[0] == "0"
+    assert words[1:] == ["10¹⁸", "3×10¹⁸", "10¹⁹", "3×10¹⁹"]
+
+
+def test_a_name_that_is_too_long_is_set_smaller_and_then_cut() -> None:
+    with style.drawing():
+        figure, axes = style.panels(3)
+        style.margins(figure, 0.5, True)
+        for at, words in zip(
+            axes, ("depth x2", "depth x2 (a=1, b=2, c=34)", "x" * 90), strict=True
+        ):
+            style.panel_title(at, words)
+    short, longer, cut = (at.get_title(loc="left") for at in axes)
+    assert (short, longer) == ("depth x2", "depth x2 (a=1, b=2, c=34)")
+    assert cut.endswith("…")
+    assert len(cut) < 60
 
 
 def test_the_measure_finds_colours_that_are_not() -> None:

@@ -1,5 +1,6 @@
 """The command line's KEY=VALUE, composed and checked; every error says the way out."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,19 @@ def test_the_recorded_configuration_asks_the_same(overrides: list[str], tmp_path
         assert {**dict(one), "exclude": ()} == {**dict(other), "exclude": ()}
         assert [c.label for c in expand(one, CORPUS)] == [c.label for c in expand(other, CORPUS)]
     assert (again.cluster, again.store, again.name) == (asked.cluster, asked.store, asked.name)
+
+
+@pytest.mark.parametrize("name", ["width_top_k", "orders", "depth_zeroed", "depth_width"])
+def test_an_axis_of_growths_is_not_done_one_after_the_other(name: str) -> None:
+    with pytest.raises(GrowpointError, match=f"`growth={name}` is an axis of") as caught:
+        config.growth([f"growth={name}"])
+    first, *_ = shlex.split(caught.value.help)
+    assert config.growth([first.rstrip(",")])
+
+
+def test_one_entry_of_an_axis_is_a_growth() -> None:
+    with pytest.raises(GrowpointError, match="is an axis of") as caught:
+        config.growth(["growth=width_noise", "growth.0.noise=0.5"])
+    assert "width x2 noise 0.5, " in dict(caught.value.evidence)["entries"]
+    (given,) = config.growth(["growth=width", "growth.0.noise=0.5"])
+    assert given.label == "width x2 noise 0.5"

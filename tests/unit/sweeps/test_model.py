@@ -4,11 +4,13 @@ from math import prod
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps import family as families
 from sweeps.errors import GrowpointError
+from sweeps.growth import Depth, grown
 from sweeps.layers import can_hold, dense_indices, mapped
 from sweeps.model import deepened, from_config, parameters, tensors, to_config
 from sweeps.schema import asked, canonical
@@ -268,3 +270,32 @@ def test_what_a_family_cannot_hold_is_refused_with_what_it_can(
     first = 1 if "keep_first" in way else 0
     held = [*range(first), *twice[2 * first :]] if first else [*range(6)] * 2
     assert deepened(before, held).layers == len(held)
+
+
+def test_mistakes_in_sizes_name_the_key_of_config_json() -> None:
+    config = to_config(model())
+    del config["num_hidden_layers"]
+    with pytest.raises(GrowpointError, match="lacks sizes") as caught:
+        from_config(config)
+    assert dict(caught.value.evidence)["says"] == "num_hidden_layers: field required"
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "source"),
+    [
+        ("deepseek_v3", {"dense_layers": 1}, (0, 1, 0, 2, 3, 4, 5)),
+        (
+            "jamba",
+            {"dense_layers": (0, 2, 4), "mixers": ("mamba", "mamba", "attention") * 2},
+            (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5),
+        ),
+    ],
+)
+def test_a_list_that_a_family_cannot_hold_is_refused_with_one_that_it_can(
+    family: str, sizes: dict[str, Any], source: tuple[int, ...]
+) -> None:
+    before = model(family, settings={}, **sizes)
+    with pytest.raises(GrowpointError, match="cannot hold the layers") as caught:
+        grown(before, [Depth(layers=source)])
+    given = yaml.safe_load(caught.value.help)["layers"]
+    assert grown(before, [Depth(layers=given)]).layers == len(given)

@@ -246,15 +246,7 @@ def way_out(
 ) -> str:
     """A depth growth that config.json can describe, to paste; instead of a list, another one."""
     if listed:
-        in_place, whole = tuple(sorted(listed)), (*range(layers), *range(layers))
-        after = {source: mapped(dense, mixing, source) for source in (in_place, whole)}
-        fitting = (
-            list(way)
-            for way, (bare, words) in after.items()
-            if can_hold(bare, len(way), words, family)
-        )
-        found = next(fitting, None)
-        return f"layers: {found}" if found else "growth=width"
+        return _way_out_by_list(dense, layers, mixing, family, listed)
     first = next((layer for layer in range(layers) if layer not in dense), 0)
     repeated = [layer for layer in range(first, layers) for _ in range(2)]
     ways = {
@@ -265,9 +257,29 @@ def way_out(
         "growth.0.order=stack, which keeps the period": [*range(layers), *range(layers)],
     }
     for way, source in ways.items():
-        after, words = mapped(dense, mixing, source)
         if first == 0 and "keep_first" in way:
             continue
-        if can_hold(after, len(source), words, family):
+        if _holds(dense, mixing, source, family):
             return way
     return "growth=width"
+
+
+def _way_out_by_list(
+    dense: Collection[int],
+    layers: int,
+    mixing: Sequence[str],
+    family: Family,
+    listed: Sequence[int],
+) -> str:
+    """The copies that were listed, each after its original; else all layers twice."""
+    for source in (sorted(listed), [*range(layers), *range(layers)]):
+        if _holds(dense, mixing, source, family):
+            return f"layers: {source}"
+    return "growth=width"
+
+
+def _holds(
+    dense: Collection[int], mixing: Sequence[str], source: Sequence[int], family: Family
+) -> bool:
+    after, words = mapped(dense, mixing, source)
+    return can_hold(after, len(source), words, family)

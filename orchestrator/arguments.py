@@ -10,7 +10,8 @@ EXAMPLES = {
     "plan": "growpoint plan demo recipe.lr=1e-3,3e-3\n  growpoint plan mine.yaml store=/scratch/me",
     "launch": "growpoint launch demo\n  growpoint launch demo cluster=slurm cluster.partition=gpu",
     "status": "growpoint status demo\n  growpoint status demo --json",
-    "cancel": "growpoint cancel demo",
+    "logs": "growpoint logs demo train-5f0c\n  growpoint logs demo train-5f0c --follow",
+    "cancel": "growpoint cancel demo\n  growpoint cancel demo --growth 'width x2'",
     "results": "growpoint results demo\n  growpoint results demo --csv demo.csv",
     "fit": "growpoint fit demo\n  growpoint fit demo --json",
     "plot": "growpoint plot demo",
@@ -89,6 +90,8 @@ def _arguments(one: argparse.ArgumentParser, name: str) -> None:
         one.add_argument(
             "sweep", help="a name in conf/sweep, or a .yaml file"
         ).completer = _complete_sweep  # type: ignore[attr-defined]
+    if name == "logs":
+        one.add_argument("stage", help="a stage's id, or its beginning")
     keys = one.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the configuration"
     )
@@ -132,10 +135,23 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
     "launch": {
         "--yes": {"action": "store_true", "help": "submit without asking"},
         "--dry-run": {"action": "store_true", "help": "show the plan only"},
+        "--follow": {"action": "store_true", "help": "stay, and keep SLURM's queue filled"},
         "--replace": {
             "action": "store_true",
             "help": "let the name answer for another question; runs stay",
         },
+    },
+    "status": {
+        "--watch": {"action": "store_true", "help": "show it again every few seconds"},
+    },
+    "cancel": {
+        "--arm": {"metavar": "ARM", "help": "only the cells of this arm: grow, continue, scratch"},
+        "--growth": {"metavar": "LABEL", "help": "only the cells of this growth: `depth x2`"},
+        "--stage": {"metavar": "ID", "help": "only this stage and what waits for it"},
+    },
+    "logs": {
+        "--lines": {"type": _whole, "default": 40, "help": "how many lines (40)"},
+        "--follow": {"action": "store_true", "help": "go on as lines are written"},
     },
     "results": {"--csv": {"metavar": "FILE", "help": "write all columns to a CSV file"}},
     "plot": {

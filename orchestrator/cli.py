@@ -20,6 +20,7 @@ run a sweep
   plan        show what it would run, what that costs and what is done already
   launch      run what is missing, on SLURM or here; repeat it to resume
   status      show how far it is
+  logs        show what a stage's job wrote last
   cancel      stop its jobs; finished stages stay
 
 learn from it
@@ -124,6 +125,13 @@ def _status(arguments: argparse.Namespace) -> int:
     return launched.show_status(arguments)
 
 
+def _logs(arguments: argparse.Namespace) -> int:
+    """Show the end of a stage's newest log."""
+    from orchestrator import logs
+
+    return logs.show(arguments)
+
+
 def _cancel(arguments: argparse.Namespace) -> int:
     """Stop a sweep's jobs: they save at their next step. Finished stages stay."""
     from orchestrator import launched
@@ -206,6 +214,7 @@ COMMANDS: dict[str, Command] = {
     "plan": _plan,
     "launch": _launch,
     "status": _status,
+    "logs": _logs,
     "cancel": _cancel,
     "results": _results,
     "fit": _fit,

@@ -419,3 +419,43 @@ def test_the_scripts_are_as_reviewed(
     shown = [re.sub("gp-small-[0-9a-f]{8}", "gp-small-NONCE", text) for text in shown]
     # The first is an array or a single job without, the last one with something to wait for.
     golden(f"sbatch/{name}.sh", f"{shown[0]}\n{shown[-1]}")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the launch may catch it."""
+
+
+def alive_now(commands: Path) -> Counter[str]:
+    """Names of jobs that SLURM holds and nobody cancelled."""
+    cancelled = commands / "cancelled"
+    gone = set(cancelled.read_text().split()) if cancelled.exists() else set()
+    lines = [line.split("|") for line in (commands / "queue").read_text().splitlines()]
+    return Counter(line[0] for line in lines if line[0] not in gone)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", range(8))
+def test_killed_at_any_write_of_the_ledger_each_job_is_queued_once(
+    number: int, moment: str, commands: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = ledger.Ledger._append, [0]
+
+    def killed(book: ledger.Ledger, entry: dict[str, Any]) -> None:
+        count[0] += 1
+        if count[0] == number + 1 and moment == "before":
+            raise Killed
+        write(book, entry)
+        if count[0] == number + 1:
+            raise Killed
+
+    monkeypatch.setattr(ledger.Ledger, "_append", killed)
+    with pytest.raises(Killed):
+        slurm.submit(store, "small", cluster())
+    monkeypatch.setattr(ledger.Ledger, "_append", write)
+    # The claim of a process that was killed is given up; here the process lives on.
+    for path in store.plan_folder("small").glob("launch.*"):
+        path.unlink()
+    slurm.submit(store, "small", cluster())
+    latest = ledger.read(store, "small").latest
+    assert sorted(latest) == sorted(job["id"] for job in PLAN["jobs"])
+    assert alive_now(commands) == Counter(latest.values())

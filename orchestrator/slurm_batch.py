@@ -171,7 +171,8 @@ def parameters(cluster: Slurm, name: str, waits: Sequence[str], shape: Shape) ->
         "ntasks_per_node": 1,
         "cpus_per_task": cluster.cpus,
         "gpus_per_node": gpus if cluster.gpus else None,
-        "mem": f"{cluster.memory_gb:g}GB" if cluster.memory_gb else None,
+        # In whole megabytes: sbatch refuses fractions.
+        "mem": f"{round(cluster.memory_gb * 1024)}M" if cluster.memory_gb else None,
         "constraint": cluster.constraint,
         "exclude": cluster.exclude,
         "dependency": "afterok:" + ":".join(waits) if waits else None,

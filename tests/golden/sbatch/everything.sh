@@ -11,7 +11,7 @@
 #SBATCH --gpus-per-node=h200:4
 #SBATCH --job-name=gp-small-NONCE
 #SBATCH --mail-type=FAIL
-#SBATCH --mem=200GB
+#SBATCH --mem=204800M
 #SBATCH --nice=100
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -49,7 +49,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 #SBATCH --gpus-per-node=h200:4
 #SBATCH --job-name=gp-small-NONCE
 #SBATCH --mail-type=FAIL
-#SBATCH --mem=200GB
+#SBATCH --mem=204800M
 #SBATCH --nice=100
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -1,76 +1,37 @@
-"""The parts of an answer: what was asked, what could be done, when to grow."""
+"""The parts of an answer: what could be done, when to grow, and how they are printed."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from analysis.evidence import Pair
 from analysis.metrics import Metric
+from analysis.question import Question, check
 from analysis.sample import Which
 from orchestrator import text
-from sweeps.errors import GrowpointError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "Option",
+    "Question",
+    "Timing",
+    "aligned",
+    "amount",
+    "check",
+    "columns",
+    "label",
+    "named",
+    "option_rows",
+    "pair_text",
+    "percent",
+    "plain",
+    "sources",
+    "timing_text",
+]
 
 _SHOWN = 8  # options in the text; all are in the dictionary
-
-
-@dataclass(frozen=True)
-class Question:
-    """What may be spent (FLOPs), and on which checkpoint.
-
-    `extra`: what is left to spend; with `sunk` on a checkpoint that has so much in it, without on
-    whichever of the measured ones is best. `total`: sunk and extra together.
-    """
-
-    sunk: float | None = None
-    extra: float | None = None
-    total: float | None = None
-
-    @property
-    def left(self) -> float:
-        """What is left to spend if `sunk` is, or the whole if one can start where one likes."""
-        if self.extra is not None:
-            return self.extra
-        assert self.total is not None
-        return self.total - (self.sunk or 0.0)
-
-    @property
-    def whole(self) -> float | None:
-        """Sunk and extra together; None where the checkpoint is open."""
-        if self.total is not None:
-            return self.total
-        return None if self.sunk is None or self.extra is None else self.sunk + self.extra
-
-
-def check(question: Question) -> None:
-    """Raise GrowpointError for a budget that makes no sense."""
-    given = {"sunk": question.sunk, "extra": question.extra, "total": question.total}
-    for name, value in given.items():
-        if value is None:
-            continue
-        if not math.isfinite(value) or value < 0 or (value == 0 and name != "sunk"):
-            least = "zero or a positive number" if name == "sunk" else "a positive number"
-            raise GrowpointError(
-                f"--{name} must be {least} of FLOPs", [("given", value)], f"--{name} 4e17"
-            )
-    if (question.extra is None) == (question.total is None):
-        raise GrowpointError(
-            "the budget must be given once, as what is left or as the total",
-            [
-                (
-                    "given",
-                    ", ".join(f"--{name}" for name, value in given.items() if value is not None)
-                    or "none",
-                )
-            ],
-            "--extra 4e17",
-        )
-    if question.sunk is not None and question.total is not None and question.total <= question.sunk:
-        raise GrowpointError(
-            "the total budget is smaller than what is already spent",
-            [("total", f"{question.total:.1e} FLOPs"), ("sunk", f"{question.sunk:.1e} FLOPs")],
-            f"give what is left to spend: --extra {question.total:.0e}",
-        )
 
 
 @dataclass(frozen=True)
@@ -88,6 +49,13 @@ class Option:
     regret_95: float
     beyond: float  # times outside the measured range
     basis: str
+    checkpoint: str = ""  # how the source is called, if it has a name
+
+    @property
+    def act(self) -> str:
+        """What one does: growing a network before it was trained is starting over."""
+        fresh = self.which.arm == "grow" and self.sunk_flops == 0
+        return "scratch" if fresh else self.which.arm
 
 
 @dataclass(frozen=True)
@@ -100,6 +68,7 @@ class Timing:
     near_equal: tuple[float, float]  # expected within noise of the best
     interval: tuple[float, float]  # 90 % of the best share
     searched: tuple[float, float]
+    by_law: tuple[tuple[str, float], ...] = ()  # the best share by each law alone
 
     @property
     def identifiable(self) -> bool:
@@ -108,21 +77,41 @@ class Timing:
         return all(high - low < whole for low, high in (self.near_equal, self.interval))
 
 
-def plain(option: Option) -> dict[str, Any]:
-    """An option as a flat dictionary."""
+def plain(option: "DataclassInstance") -> dict[str, Any]:
+    """An option, or a way to a target, as a flat dictionary."""
     row = asdict(option)
     which = row.pop("which")
     return {"arm": which["arm"], "growth": which["growth"], "variant": which["variant"]} | row
 
 
+def amount(flops: float) -> str:
+    """FLOPs, `0` included."""
+    return text.flops(flops) if flops else "0"
+
+
+def named(which: Which, source: str = "") -> str:
+    """What to do as people name it, from which source checkpoint."""
+    acts = {"grow": f"grow, {which.growth}", "continue": "continue"}
+    name = acts.get(which.arm, f"scratch at {which.growth}") + (f", {source}" if source else "")
+    return f"{name} ({which.variant})" if which.variant else name
+
+
 def label(option: Option, with_sunk: bool) -> str:
     """An option as people name it; with its sunk compute where the checkpoint is open."""
-    which = option.which
-    acts = {"grow": f"grow, {which.growth}", "continue": "continue"}
-    name = acts.get(which.arm, f"scratch at {which.growth}")
-    if with_sunk and which.arm != "scratch":
-        name += f", sunk {text.flops(option.sunk_flops)}"
-    return f"{name} ({which.variant})" if which.variant else name
+    known = with_sunk and option.which.arm != "scratch"
+    source = option.checkpoint or f"sunk {amount(option.sunk_flops)}"
+    return named(option.which, source if known else "")
+
+
+def sources(options: Sequence[Option]) -> str:
+    """The source checkpoints of options of one growth, from the least compute to the most."""
+    ordered = sorted(options, key=lambda option: option.sunk_flops)
+    ends = ordered[0], ordered[-1]
+    names = [end.checkpoint or amount(end.sunk_flops) for end in ends]
+    if len(ordered) == 1:
+        names = names[:1]
+    said = " and ".join(names) if len(ordered) < 3 else " to ".join(names)
+    return said if all(end.checkpoint for end in ends) else f"{said} sunk"
 
 
 def option_rows(options: Sequence[Option], metric: Metric) -> list[list[str]]:
@@ -185,8 +174,18 @@ def timing_text(timing: Timing, share: float | None) -> str:
             f" ({percent(timing.near_equal)} are as good; 90 % interval {percent(timing.interval)})"
         )
         edge = timing.share in timing.searched
+        said += _by_law(timing)
         said += ", at the edge of what was searched" if edge else ""
     return said + (f"; you are at {share * 100:.0f} %" if share is not None else "")
+
+
+def _by_law(timing: Timing) -> str:
+    """What single laws say, where they differ by more than what is as good anyway."""
+    shares = [share for _, share in timing.by_law]
+    if not shares or max(shares) - min(shares) <= timing.near_equal[1] - timing.near_equal[0]:
+        return ""
+    parts = ", ".join(f"{name} {share * 100:.0f} %" for name, share in timing.by_law)
+    return f"; the laws disagree: {parts}"
 
 
 def pair_text(pair: Pair, metric: Metric) -> str:

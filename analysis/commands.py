@@ -1,4 +1,4 @@
-"""What the commands that learn from a sweep do: read the store, print, return the exit status."""
+"""What the commands that learn from results do: fit, print, write; they return the exit status."""
 
 import json
 from collections.abc import Sequence
@@ -10,25 +10,26 @@ import numpy as np
 import pandas as pd
 from rich.text import Text
 
-from analysis import evidence, figures, fits, records, style, tables
-from analysis import recommend as recommending
+from analysis import asking, evidence, figures, fits, style, tables
+from analysis import proposal
 from analysis import report as reporting
 from analysis.answer import Question
 from analysis.fits import Fits
-from analysis.metrics import METRICS, Metric
+from analysis.metrics import Metric
+from analysis.outcomes import Outcomes
 from analysis.recommendation import without_nan
 from analysis.tables import Table
 from orchestrator import text
-from orchestrator.store import Store, write_atomic
+from orchestrator.store import write_atomic
 from sweeps.errors import GrowpointError
 
 
-def results(store: Store, sweep: str, *, as_json: bool = False, csv: Path | None = None) -> int:
-    """Print the finished cells, and write them to `csv` if that is given.
+def results(outcomes: Outcomes, *, as_json: bool = False, csv: Path | None = None) -> int:
+    """Print the finished cells, or the rows of a table, and write them to `csv` if that is given.
 
     JSON: {sweep, planned, done, cells: [one object for each, with the columns of the records]}.
     """
-    frame, planned = records.load(store, sweep), records.planned(store, sweep)
+    frame, planned, sweep = outcomes.frame, outcomes.planned, outcomes.name
     if csv is not None:
         write_atomic(csv, frame.to_csv(index=False, lineterminator="\n").encode())
         text.talk.print(f"wrote {csv}", markup=False)
@@ -40,52 +41,61 @@ def results(store: Store, sweep: str, *, as_json: bool = False, csv: Path | None
     return 0
 
 
-def fit(store: Store, sweep: str, *, as_json: bool = False) -> int:
-    """Fit every law, print how they compare, and write fits.json beside the plan.
+def fit(outcomes: Outcomes, *, as_json: bool = False) -> int:
+    """Fit every law, print how they compare, and write fits.json to the folder of the outcomes.
 
     JSON: the content of fits.json.
     """
-    frame, planned = records.load(store, sweep), records.planned(store, sweep)
-    found = fits.fit_sweep(frame, planned)
-    path = store.plan_folder(sweep) / "fits.json"
+    found = _fitted(outcomes)
+    path = outcomes.writable() / "fits.json"
     fits.save(path, found)
     if as_json:
         return _json(fits.to_dict(found))
     seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
-    _say(f"{sweep}   {found.done} of {found.planned} cells, {seeds}")
-    for metric in METRICS.values():
+    _say(f"{outcomes.name}   {found.done} of {found.planned} cells, {seeds}")
+    for metric in outcomes.metrics:
         _print_laws(found, metric)
     for header, rows in (tables.correlations(found.correlations), tables.pairs(found.pairs)):
         if rows:
             _say("")
             _table((header, rows))
-    for line in tables.skipped(found):
+    for line in [*tables.left_out(found), *tables.skipped(found)]:
         _say(f"  {line}")
     _say(f"\nwrote {path}")
     return 0
+
+
+def _fitted(outcomes: Outcomes, metrics: tuple[Metric, ...] = ()) -> Fits:
+    """Fits of the metrics that were measured, or of those given."""
+    try:
+        return fits.fit_sweep(outcomes.frame, outcomes.planned, metrics or outcomes.metrics)
+    except GrowpointError as error:
+        raise GrowpointError(error.problem, error.evidence, outcomes.more()) from error
 
 
 def _print_laws(found: Fits, metric: Metric) -> None:
     for which, group in found.groups(metric.name).items():
         _say(f"\n{metric.name}   {tables.name(which)}, {group[0].cells} cells")
         _table(tables.laws(group, metric))
+        if said := tables.mix(group):
+            _say(f"  {said}")
         for each in group:
-            values = zip(each.law.names(), each.law.values(), each.intervals, strict=True)
-            said = "   ".join(
-                f"{name} {value:.3g} ({low:.2g}, {high:.2g})" for name, value, (low, high) in values
-            )
-            _say(f"    {metric.symbol} = {each.law.formula}\n      {said}")
+            first, *others = tables.formula(each, metric)
+            _say(f"    {first}")
+            for line in others:
+                _say(f"      {line}")
 
 
 def plot(
-    store: Store,
-    sweep: str,
+    outcomes: Outcomes,
     *,
     as_json: bool = False,
     which: Sequence[str] = (),
-    metric: str = "accuracy",
+    metric: str | None = None,
 ) -> int:
     """Draw figures (all, or those named) as PDF, SVG, PNG and CSV, and print their paths.
+
+    Without `metric`, of accuracy where it was measured.
 
     JSON: {sweep, figures: {name: [paths]}}. Raises GrowpointError for an unknown figure.
     """
@@ -93,117 +103,140 @@ def plot(
     if unknown:
         known = ", ".join(figures.NAMES)
         raise GrowpointError(
-            f"there is no figure {unknown[0]!r}", [("known", known)], f"growpoint plot {sweep}"
+            f"there is no figure {unknown[0]!r}",
+            [("known", known)],
+            f"growpoint plot {outcomes.words}",
         )
-    frame, planned = records.load(store, sweep), records.planned(store, sweep)
-    chosen = records.metric(metric)
-    found = (
-        _fits_or_none(frame, planned, chosen)
-        if "sunk_vs_accuracy" in (which or figures.NAMES)
-        else None
-    )
-    made = _draw(store, sweep, frame, found, chosen, which)
+    chosen = outcomes.metric(metric)
+    lawless = set(which or figures.NAMES) <= {"loss_curves", "accuracy_vs_extra"}
+    found = None if lawless else _fits_or_none(outcomes, chosen)
+    made = _draw(outcomes, found, chosen, which)
     if as_json:
         paths = {name: [str(path) for path in each] for name, each in made.items()}
-        return _json({"sweep": sweep, "figures": paths})
+        return _json({"sweep": outcomes.name, "figures": paths})
     for each in made.values():
         _say(str(each[0]))
-    return 0
+    return 0 if made else 1
 
 
-def _fits_or_none(frame: pd.DataFrame, planned: int, metric: Metric) -> Fits | None:
+def _fits_or_none(outcomes: Outcomes, metric: Metric) -> Fits | None:
     """Fits, or None where there are too few cells: a figure of runs alone is still one."""
     try:
-        return fits.fit_sweep(frame, planned, (metric,))
+        return _fitted(outcomes, (metric,))
     except GrowpointError as error:
         text.talk.print(f"no laws are drawn: {error.problem}", markup=False)
         return None
 
 
 def _draw(
-    store: Store,
-    sweep: str,
-    frame: pd.DataFrame,
-    found: Fits | None,
-    metric: Metric,
-    which: Sequence[str],
+    outcomes: Outcomes, found: Fits | None, metric: Metric, which: Sequence[str]
 ) -> dict[str, list[Path]]:
-    folder = store.plan_folder(sweep) / "figures"
+    """The figures named, or all that the outcomes have something for; the others with the reason.
+
+    Raises GrowpointError for a named figure with nothing to show.
+    """
+    frame = metric.measured(outcomes.frame)
+    subject = figures.Subject(frame, metric, found, outcomes.curves)
+    folder = outcomes.writable() / "figures"
     made = {}
     for name in which or figures.NAMES:
-        if name == "sunk_vs_accuracy":
-            drawn = figures.sunk_vs_accuracy(frame, found, metric)
-        elif name == "accuracy_vs_extra":
-            drawn = figures.accuracy_vs_extra(frame, metric)
-        else:
-            drawn = figures.loss_curves(records.curves(store, sweep, frame))
+        try:
+            drawn = figures.FIGURES[name](subject)
+        except (figures.NothingToDrawError, GrowpointError) as error:
+            if which:
+                raise _undrawn(name, error, outcomes) from error
+            reason = error.problem if isinstance(error, GrowpointError) else error
+            text.talk.print(f"{name} is not drawn: {reason}", markup=False)
+            continue
         suffix = f"_{metric.name}" if metric.name != "accuracy" and name != "loss_curves" else ""
         made[name] = style.save(*drawn, folder, f"{name}{suffix}")
     return made
 
 
-def recommend(
-    store: Store,
-    sweep: str,
-    *,
-    as_json: bool = False,
-    sunk_flops: float | None = None,
-    extra_flops: float | None = None,
-    total_flops: float | None = None,
-    metric: str = "accuracy",
-) -> int:
-    """Answer: grow, continue or start over? JSON: `Recommendation.to_dict`.
+def _undrawn(name: str, error: Exception, outcomes: Outcomes) -> GrowpointError:
+    if isinstance(error, GrowpointError):
+        return error
+    return GrowpointError(
+        f"{name} cannot be drawn", [("reason", error)], f"growpoint plot {outcomes.words}"
+    )
 
-    Without a budget, for the largest that the sweep measured.
+
+def recommend(
+    outcomes: Outcomes, *, as_json: bool = False, metric: str | None = None, **words: Any
+) -> int:
+    """Answer: grow, continue or start over? JSON: `to_dict` of the answer.
+
+    `words` are those of `asking.Asked`. Without a budget, for the largest that was measured;
+    without `metric`, by accuracy where it was.
     """
-    frame, planned = records.load(store, sweep), records.planned(store, sweep)
-    question = Question(sunk_flops, extra_flops, total_flops)
-    if extra_flops is None and total_flops is None:
-        question = replace(_unasked(frame), sunk=sunk_flops)
-    answer = recommending.recommend(frame, records.metric(metric), question, planned)
+    answer = asking.answer(outcomes, asking.Asked(**words), metric)
     if as_json:
         return _json(answer.to_dict())
     _say(answer.text())
     return 0
 
 
-def report(store: Store, sweep: str, *, as_json: bool = False) -> int:
-    """Write tables, laws, answers and figures into one Markdown file, and print its path.
+def next_runs(
+    outcomes: Outcomes,
+    *,
+    as_json: bool = False,
+    sunk_flops: float | None = None,
+    extra_flops: float | None = None,
+    total_flops: float | None = None,
+    metric: str | None = None,
+    budget_flops: float | None = None,
+    count: int = 3,
+    to: Path | None = None,
+) -> int:
+    """Say which runs would settle the answer, and write a sweep of them: `proposal.propose`.
 
-    JSON: {sweep, report: path, figures: [paths]}.
+    The question is that of `recommend`. JSON: `NextRuns.to_dict`.
     """
-    frame, planned = records.load(store, sweep), records.planned(store, sweep)
-    found = fits.fit_sweep(frame, planned)
-    folder = store.plan_folder(sweep)
-    fits.save(folder / "fits.json", found)
-    made = _draw(store, sweep, frame, found, METRICS["accuracy"], ())
-    pictures = [path for each in made.values() for path in each if path.suffix == ".png"]
-    title = str(store.plan(sweep).get("title", ""))
-    answers = [
-        recommending.recommend(frame, metric, question, planned, found)
-        for question in _questions(frame)
-        for metric in METRICS.values()
-    ]
-    path = folder / "report.md"
-    write_atomic(path, reporting.markdown(title, frame, found, answers, pictures, folder).encode())
+    question = Question(sunk_flops, extra_flops, total_flops)
+    if extra_flops is None and total_flops is None:
+        question = replace(asking.unasked(outcomes.frame), sunk=sunk_flops)
+    chosen = outcomes.metric(metric)
+    found = proposal.propose(outcomes, chosen, question, budget_flops, count, to)
     if as_json:
-        return _json(
-            {"sweep": sweep, "report": str(path), "figures": [str(each) for each in pictures]}
-        )
-    _say(f"wrote {path}")
+        return _json(found.to_dict())
+    _say(found.text())
     return 0
 
 
-def _unasked(frame: pd.DataFrame) -> Question:
-    """The question that the sweep itself asks: its largest budget, of the kind it held fixed."""
-    if (frame["budget"] == "total").all():
-        return Question(total=float(np.max(evidence.levels(frame["total_flops"]))))
-    return Question(extra=float(np.max(evidence.levels(frame["extra_flops"]))))
+def report(outcomes: Outcomes, *, as_json: bool = False) -> int:
+    """Write answers, figures, laws, tables and lineages as a page and as Markdown; print the paths.
+
+    JSON: {sweep, report: path, page: path, figures: [paths]}.
+    """
+    found = _fitted(outcomes)
+    folder = outcomes.writable()
+    fits.save(folder / "fits.json", found)
+    made = _draw(outcomes, found, outcomes.metric(None), ())
+    pictures = [path for each in made.values() for path in each if path.suffix == ".png"]
+    answers = [
+        asking.at_budget(outcomes, metric, question, found)
+        for question in _questions(outcomes.frame)
+        for metric in outcomes.metrics
+    ]
+    path, shown = folder / "report.md", folder / "report.html"
+    write_atomic(path, reporting.markdown(outcomes, found, answers, pictures).encode())
+    write_atomic(shown, page.page(outcomes, found, answers, made).encode())
+    if as_json:
+        return _json(
+            {
+                "sweep": outcomes.name,
+                "report": str(path),
+                "page": str(shown),
+                "figures": [str(each) for each in pictures],
+            }
+        )
+    _say(f"wrote {path}\nwrote {shown}")
+    return 0
 
 
 def _questions(frame: pd.DataFrame) -> list[Question]:
     """What a report answers: the sweep's own question, and that for its middle checkpoint."""
-    own = _unasked(frame)
+    own = asking.unasked(frame)
     sunk = np.unique(evidence.levels(frame["sunk_flops"][frame["arm"] == "grow"]))
     return [own, replace(own, sunk=float(sunk[len(sunk) // 2]))] if len(sunk) else [own]
 

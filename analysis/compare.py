@@ -1,11 +1,16 @@
 """Laws held against each other on the same cells."""
 
 import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from analysis.fit import Fit
+from analysis.metrics import FloatArray
+
+Answer = TypeVar("Answer", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Comparison:
     delta_aicc: float
 
 
-def compare(fits: list[Fit]) -> list[Comparison]:
+def compare(fits: Sequence[Fit]) -> list[Comparison]:
     """Laws fitted to the same cells, the smallest held-out error first.
 
     Differences are paired by source checkpoint, which is what makes their errors small.
@@ -34,7 +39,7 @@ def compare(fits: list[Fit]) -> list[Comparison]:
     return rows
 
 
-def ensemble(fits: list[Fit]) -> list[Fit]:
+def ensemble(fits: Sequence[Fit]) -> list[Fit]:
     """The laws that the data cannot tell apart: within 10 of the least AICc.
 
     An equal mix of them covers what it claims where the best law alone does not, since the form of
@@ -42,3 +47,26 @@ def ensemble(fits: list[Fit]) -> list[Fit]:
     """
     least = min((each.aicc for each in fits), default=0.0)
     return [each for each in fits if each.aicc - least < 10]
+
+
+def answers(fits: Sequence[Fit], ask: Callable[[Fit], Answer]) -> dict[Answer, tuple[str, ...]]:
+    """Which laws give which answer to a question, the answer of most laws first.
+
+    One key means that they agree. `ask` turns a fit into an answer that can be compared, such as
+    the name of the best arm or the growth point a budget is best spent from.
+    """
+    found: dict[Answer, list[str]] = {}
+    for each in fits:
+        found.setdefault(ask(each), []).append(each.law.name)
+    ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[1]))
+    return {answer: tuple(names) for answer, names in ordered}
+
+
+def mixed(draws: Sequence[FloatArray]) -> FloatArray:
+    """Draws (draws, ...) of an equal mix of laws, from the draws of each: draw k is of law k mod n.
+
+    Draw k of every law rests on the same resampled sources, so draws of different arms and options
+    that are mixed this way stay paired.
+    """
+    turn = np.arange(len(draws[0])) % len(draws)
+    return np.asarray(np.stack(list(draws))[turn, np.arange(len(draws[0]))])

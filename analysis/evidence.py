@@ -194,7 +194,7 @@ class Noise:
 
 def seed_noise(frame: pd.DataFrame, metric: Metric) -> Noise:
     """The pooled standard deviation of runs that differ in nothing but their seed."""
-    keys = ["variant", "arm", "growth", "sunk_tokens", "extra_tokens"]
+    keys = ["variant", "arm", "growth", "sunk_flops", "extra_flops"]
     squares, free = 0.0, 0
     for _, rows in frame.groupby(keys):
         value = rows[metric.column].to_numpy(float)

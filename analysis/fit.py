@@ -1,26 +1,34 @@
 """Fit laws to the finished cells of a sweep, and say how far to believe them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from analysis import solve
-from analysis.laws import Design, Law, Unit
+from analysis import coordinates
+from analysis.coordinates import Mask
+from analysis.evidence import levels
+from analysis.laws import AccuracyLink, Design, Law, linked, sunk_worth
 from analysis.metrics import FloatArray, Metric
-from analysis.resample import FEW, Resampling, cluster
+from analysis.problem import GROWTH_POINTS, SIZES, Problem, Search, axes, design
+from analysis.resample import Resampling, cluster
 from analysis.sample import LEVEL, Sample, Which, in_flops
+from analysis.solve import huber
 from sweeps.errors import GrowpointError
 
-_STARTS = 3  # per replicate, at least: one warm start misses lower minima
-_TUNING = 1.345  # Huber's threshold in robust standard deviations: 95 % efficient for normal noise
-GROWTH_POINTS = 3
+__all__ = ["GROWTH_POINTS", "Fit", "design", "fit", "fit_linked", "shortage"]
+
+_CURVED = 1e4  # condition number above which single parameters mean little
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted law and its diagnosis. L is in the units of the metric, compute in FLOPs."""
+    """A fitted law and its diagnosis. L is in the units of the metric, compute in FLOPs.
+
+    `sample` holds the draws; it is not saved, so a fit that was read back has none.
+    """
 
     law: Law
     metric: str
@@ -28,7 +36,7 @@ class Fit:
     cells: int
     clusters: int  # source checkpoints times seeds
     growth_points: int
-    objective: float  # summed Huber loss
+    objective: float  # summed Huber loss; of log L where the law is relative
     delta: float  # its threshold
     status: str
     starts: int
@@ -38,202 +46,185 @@ class Fit:
     aicc: float
     held_out: float  # mean absolute error on the cells of a source checkpoint left out
     held_out_errors: tuple[float, ...]  # the same for each checkpoint
+    extrapolated: tuple[tuple[str, float], ...]  # what was held out, mean absolute error there
     trend: float  # slope of the residuals per tenfold of sunk compute
     trend_se: float
     intervals: tuple[tuple[float, float], ...]  # of each parameter
+    worth: float  # extra FLOPs that one more sunk FLOP replaces, in the middle of the data
+    worth_interval: tuple[float, float]  # both NaN where X or S does not vary
+    says: str  # the law in words, with its parameters
+    base_cells: int  # un-grown runs fitted along
     method: str
     sample: Sample | None = field(default=None, compare=False, repr=False)
 
     def diagnosis(self) -> str:
         """What is wrong with this fit, in words; "" if nothing was found."""
         found = [f"{name} at its bound" for name in self.at_bounds]
-        if self.condition > 1e4:
+        if self.condition > _CURVED:
             found.append(f"parameters trade off (condition {self.condition:.0e})")
         if self.starts_agreeing < 2:
             found.append("starts disagree")
         if abs(self.trend) > 2 * self.trend_se > 0:
             found.append("residual trend in sunk")
+        if any(error > 3 * self.held_out for _, error in self.extrapolated):
+            found.append("extrapolates badly")
         if self.status != "converged":
             found.append(self.status)
         return "; ".join(found)
 
-
-def design(frame: pd.DataFrame) -> Design:
-    """The design of records, in FLOPs and parameters."""
-    names = ("sunk_flops", "extra_flops", "source_active_params", "active_params")
-    return Design(*(frame[name].to_numpy(float) for name in names))
+    @property
+    def extrapolation(self) -> float:
+        """Mean error over the splits that hold out the largest budgets; NaN if none could be."""
+        errors = [error for _, error in self.extrapolated]
+        return float(np.mean(errors)) if errors else math.nan
 
 
 def shortage(frame: pd.DataFrame, law: type[Law]) -> str:
     """Why `law` cannot be fitted to these cells, or "" if it can."""
     points = frame["sunk_flops"].nunique()
-    if law.scope != "total" and points < GROWTH_POINTS:
+    if law.scope in ("surface", "extra") and points < GROWTH_POINTS:
         return f"{points} growth points, {GROWTH_POINTS} are needed"
     need = len(law.names()) + 3  # AICc is defined, with the noise as one more parameter
     if len(frame) < need:
         return f"{len(frame)} cells for a law of {need - 3} parameters, which needs {need}"
-    distinct = len(frame[_axes(law)].drop_duplicates())
-    if distinct < need - 3:
-        return f"{distinct} distinct points for {need - 3} parameters"
+    behind = law.loss_law if issubclass(law, AccuracyLink) else law
+    distinct = len(frame[axes(law)].drop_duplicates())
+    if distinct < len(behind.names()):
+        return f"{distinct} distinct points for {len(behind.names())} parameters"
     if cluster(frame).nunique() < 3:
         return f"{cluster(frame).nunique()} source checkpoints times seeds, 3 are needed"
+    if law.scope == "surface" and len(np.unique(levels(frame["extra_flops"]))) < 2:
+        return "one extra budget says nothing about others, 2 are needed"
+    if law.sized() and frame[list(SIZES)].isna().any(axis=None):
+        return "active parameter counts are not known, and it needs them"
+    sizes = frame["active_params"].nunique()
+    if law.scope == "sizes" and sizes < GROWTH_POINTS:
+        return f"{sizes} sizes of un-grown runs, {GROWTH_POINTS} are needed"
     return ""
 
 
-def _axes(law: type[Law]) -> list[str]:
-    axes = {"extra": ["sunk_flops"], "total": ["total_flops"]}
-    return axes.get(law.scope, ["sunk_flops", "extra_flops"])
-
-
 def fit(
-    frame: pd.DataFrame, law: type[Law], metric: Metric, which: Which, resampling: Resampling
+    frame: pd.DataFrame,
+    law: type[Law],
+    metric: Metric,
+    which: Which,
+    resampling: Resampling,
+    base: pd.DataFrame | None = None,
 ) -> Fit:
     """Fit `law` to a frame of records that `which` describes.
 
     The summed Huber loss is minimised from every combination of the law's starts. Intervals come
     from the cluster bootstrap; below 8 clusters from the cluster jackknife and Student's t.
-    Raises GrowpointError if there are too few cells.
+    `base` are un-grown runs, for laws that are fitted to them as well (`with_base`).
+    Raises GrowpointError if there are too few cells, or some have no finite value.
     """
+    _check(frame, law, metric, which)
+    return _fitted(Problem.of(frame, law, metric, base), metric, which, resampling)
+
+
+def fit_linked(
+    frame: pd.DataFrame,
+    metric: Metric,
+    loss: Fit,
+    resampling: Resampling,
+    base: pd.DataFrame | None = None,
+) -> Fit:
+    """Fit an accuracy by way of a loss law that was fitted to the same cells.
+
+    The parameters of the loss law stay what they are, in each replicate too; only the link is
+    fitted. AICc still counts them all, for the runs whose losses they follow are the same. Raises
+    GrowpointError as `fit` does.
+    """
+    law = linked(type(loss.law))
+    _check(frame, law, metric, loss.which)
+    assert loss.sample is not None
+    problem = Problem.of(frame, law, metric, base, loss.sample)
+    return _fitted(problem, metric, loss.which, resampling)
+
+
+def _check(frame: pd.DataFrame, law: type[Law], metric: Metric, which: Which) -> None:
+    numbers = frame[[metric.column, "sunk_flops", "extra_flops"]].to_numpy(float)
+    if bad := int(np.sum(~np.isfinite(numbers).all(axis=1))):
+        raise GrowpointError(
+            "a law cannot be fitted to cells without a number",
+            [("cells", which.label()), ("without", f"{bad} of {len(frame)}")],
+            f"drop them: frame.dropna(subset=[{metric.column!r}, 'sunk_flops', 'extra_flops'])",
+        )
     if problem := shortage(frame, law):
         raise GrowpointError(
             "too few finished cells to fit a law",
             [("law", law.name), ("cells", which.label()), ("has", problem)],
             "finish more cells of the sweep",
         )
-    return _Problem.of(frame, law, metric).solved(which, resampling)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """One fit on its way: a frame of records in fitting units."""
-
-    frame: pd.DataFrame
-    law: type[Law]
-    metric: Metric
-    unit: Unit
-    cells: solve.Cells
-
-    @classmethod
-    def of(cls, frame: pd.DataFrame, law: type[Law], metric: Metric) -> "_Problem":
-        where = design(frame)
-        unit = Unit.of(where)
-        falling = metric.falling(frame[metric.column].to_numpy(float))
-        return cls(frame, law, metric, unit, solve.Cells(where.per(unit), falling))
-
-    def residuals(self, inner: FloatArray) -> FloatArray:
-        predicted = solve.predict(self.law, inner[None], self.cells.design)[0]
-        return np.asarray(self.cells.falling - predicted)
-
-    def minimise(self, begin: FloatArray, delta: float, tolerance: float) -> solve.Solutions:
-        ones = np.ones((len(begin), len(self.frame)))
-        return solve.minimise(self.law, self.cells, begin, delta, ones, tolerance)
-
-    def solved(self, which: Which, resampling: Resampling) -> Fit:
-        grid = solve.starts(self.law, self.cells)
-        squares = self.minimise(grid, math.inf, solve.COARSE)
-        delta = _TUNING * self._scale(squares.inner[np.argmin(squares.objective)])
-        full = self.minimise(grid, delta, solve.FINE)
-        best = int(np.argmin(full.objective))
-        inner, objective = full.inner[best], float(full.objective[best])
-        begin = np.concatenate([solve.distinct(full, _STARTS), grid[:: max(1, len(grid) // 2)]])
-        left_out = self._left_out(begin[: _STARTS + 1], delta)
-        sample, method = self._sample(inner, begin[:_STARTS], delta, left_out, resampling)
-        errors = self._held_out(left_out)
-        trend, trend_se = _trend(self.frame, self.residuals(inner))
-        low, high = np.quantile(sample.parameters(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-        return Fit(
-            law=in_flops(self.law, inner, self.unit),
-            metric=self.metric.name,
-            which=which,
-            cells=len(self.frame),
-            clusters=cluster(self.frame).nunique(),
-            growth_points=self.frame["sunk_flops"].nunique(),
-            objective=objective,
-            delta=delta,
-            status="converged" if full.converged[best] else "stopped at the iteration limit",
-            starts=len(grid),
-            starts_agreeing=int(np.sum(full.objective <= objective * 1.001 + 1e-18)),
-            at_bounds=self._at_bounds(inner),
-            condition=self._condition(inner),
-            aicc=_aicc(objective, len(self.frame), len(inner)),
-            held_out=float(np.mean(errors)),
-            held_out_errors=tuple(float(error) for error in errors),
-            trend=trend,
-            trend_se=trend_se,
-            intervals=tuple(zip(low.tolist(), high.tolist(), strict=True)),
-            method=method,
-            sample=sample,
-        )
-
-    def _scale(self, inner: FloatArray) -> float:
-        """A robust standard deviation of the noise.
-
-        Half the root mean square is its floor, for with few cells more than half of the residuals
-        can be next to nothing; so is a millionth of the spread, for data without any noise.
-        """
-        residuals = self.residuals(inner)
-        free = len(residuals) - len(inner)
-        deviation = 1.4826 * float(np.median(np.abs(residuals)))
-        scale = max(deviation, 0.5 * float(np.sqrt(np.mean(residuals**2))))
-        spread = float(np.std(self.cells.falling))
-        return max(scale * math.sqrt(len(residuals) / free), 1e-6 * spread, 1e-12)
-
-    def _best_of(self, begin: FloatArray, delta: float, weights: FloatArray) -> FloatArray:
-        """The best parameters for each row of weights, from every row of `begin`."""
-        rows, count = len(weights), len(begin)
-        tiled, repeated = np.tile(begin, (rows, 1)), np.repeat(weights, count, axis=0)
-        found = solve.minimise(self.law, self.cells, tiled, delta, repeated, solve.COARSE)
-        chosen = np.argmin(found.objective.reshape(rows, count), axis=1)
-        return np.asarray(found.inner.reshape(rows, count, -1)[np.arange(rows), chosen])
-
-    def _left_out(self, begin: FloatArray, delta: float) -> FloatArray:
-        """Parameters without each cluster in turn, clusters in sorted order."""
-        names = cluster(self.frame).to_numpy(str)
-        weights = np.array([(names != name).astype(float) for name in np.unique(names)])
-        return self._best_of(begin, delta, weights)
-
-    def _held_out(self, left_out: FloatArray) -> FloatArray:
-        names = cluster(self.frame).to_numpy(str)
-        predicted = solve.predict(self.law, left_out, self.cells.design)
-        errors = np.abs(predicted - self.cells.falling)
-        own = np.unique(names)
-        return np.array([errors[row, names == name].mean() for row, name in enumerate(own)])
-
-    def _sample(
-        self,
-        inner: FloatArray,
-        begin: FloatArray,
-        delta: float,
-        left_out: FloatArray,
-        resampling: Resampling,
-    ) -> tuple[Sample, str]:
-        names = cluster(self.frame)
-        if names.nunique() < FEW:
-            mix = resampling.few(names)
-            return Sample(self.law, self.unit, inner, left_out, mix), "cluster jackknife with t"
-        points = self.frame[_axes(self.law)[0]].to_numpy(float)
-        weights = resampling.bootstrap(names, points, GROWTH_POINTS)
-        replicates = self._best_of(begin, delta, weights)
-        return Sample(self.law, self.unit, inner, replicates, None), "cluster bootstrap"
-
-    def _at_bounds(self, inner: FloatArray) -> tuple[str, ...]:
-        low, high = solve.bounds(self.law)
-        near = 1e-6 * np.maximum(1.0, high - low)
-        hit = (inner - low < near) | (high - inner < near)
-        return tuple(name for name, is_hit in zip(self.law.names(), hit, strict=True) if is_hit)
-
-    def _condition(self, inner: FloatArray) -> float:
-        slopes = solve.jacobian(self.law, inner[None], self.cells.design)[0]
-        free = [name not in self._at_bounds(inner) for name in self.law.names()]
-        size = np.linalg.norm(slopes, axis=0)
-        columns = slopes[:, np.array(free) & (size > 0)]
-        return float(np.linalg.cond(columns / np.linalg.norm(columns, axis=0)))
+def _fitted(problem: Problem, metric: Metric, which: Which, resampling: Resampling) -> Fit:
+    found, frame, law = problem.search(), problem.rows[problem.own], problem.law
+    sample, method = problem.sample(found, resampling)
+    in_metric = 1.0 if law.relative else problem.unit.falling
+    value = in_flops(law, found.inner, problem.unit)
+    errors = problem.held_out(sample.deleted)
+    residuals = problem.cells.falling - problem.model(found.inner[None])[0]
+    trend, trend_se = _trend(frame, residuals[problem.own] * problem.unit.falling)
+    low, high = np.quantile(sample.parameters(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    middle = _middle(frame)
+    worth, worth_interval = _worth(law, sample, middle)
+    at_bounds = _at_bounds(problem, found.inner)
+    return Fit(
+        law=value,
+        metric=metric.name,
+        which=which,
+        cells=len(frame),
+        clusters=cluster(frame).nunique(),
+        growth_points=frame["sunk_flops"].nunique(),
+        objective=found.objective * in_metric**2,
+        delta=found.delta * in_metric,
+        status="converged" if found.converged else "stopped at the iteration limit",
+        starts=found.starts,
+        starts_agreeing=found.agreeing,
+        at_bounds=tuple(law.names()[index] for index in np.flatnonzero(at_bounds)),
+        condition=_condition(problem, found.inner, ~at_bounds),
+        aicc=_aicc(problem, found),
+        held_out=float(np.mean(errors)),
+        held_out_errors=tuple(errors.tolist()),
+        extrapolated=problem.extrapolated(sample.deleted),
+        trend=trend,
+        trend_se=trend_se,
+        intervals=tuple(zip(low.tolist(), high.tolist(), strict=True)),
+        worth=worth,
+        worth_interval=worth_interval,
+        says=_sentence(value.words(middle, metric), worth_interval),
+        base_cells=int(np.sum(~problem.own)),
+        method=method,
+        sample=sample,
+    )
 
 
-def _aicc(objective: float, cells: int, parameters: int) -> float:
-    """Akaike's criterion with its small-sample term; the noise counts as a parameter."""
-    count = parameters + 1
-    variance = max(2 * objective / cells, 1e-30)
+def _at_bounds(problem: Problem, inner: FloatArray) -> Mask:
+    low, high = coordinates.bounds(problem.law)
+    near = 1e-6 * np.maximum(1.0, high - low)
+    return np.asarray((inner - low < near) | (high - inner < near))
+
+
+def _condition(problem: Problem, inner: FloatArray, free: Mask) -> float:
+    slopes = coordinates.jacobian(problem.law, inner[None], problem.cells.design)[0]
+    size = np.linalg.norm(slopes, axis=1)
+    kept = free & (size > 0) & (True if problem.held is None else ~problem.held)
+    rows = slopes[kept] / size[kept, None]
+    return float(np.linalg.cond(rows)) if len(rows) else math.nan
+
+
+def _aicc(problem: Problem, found: Search) -> float:
+    """Akaike's criterion with its small-sample term; the noise counts as a parameter.
+
+    Of the cells in question alone, so that laws with un-grown runs beside them can be compared.
+    L is counted in the measure of the metric, which all laws of the same cells share.
+    """
+    cells, count = int(np.sum(problem.own)), len(found.inner) + 1
+    errors = problem.cells.errors(problem.model(found.inner[None]))[0, problem.own]
+    objective = float(huber(errors, found.delta).sum())
+    scale = 1.0 if problem.law.relative else problem.unit.falling
+    variance = max(2 * objective * scale**2 / cells, 1e-30)
     correction = 2 * count * (count + 1) / (cells - count - 1)
     return cells * math.log(variance) + 2 * count + correction
 
@@ -252,3 +243,30 @@ def _trend(frame: pd.DataFrame, residuals: FloatArray) -> tuple[float, float]:
     slope = float(x @ residuals / (x @ x))
     left = residuals - residuals.mean() - slope * x
     return slope, float(np.sqrt(left @ left / (len(x) - 2) / (x @ x)))
+
+
+def _middle(frame: pd.DataFrame) -> Design:
+    """One run in the middle of the data: medians, of the sunk compute among runs with any."""
+    where = design(frame)
+    some = where.sunk > 0
+    sunk = float(np.median(where.sunk[some])) if some.any() else 0.0
+    extra = float(np.median(where.extra))
+    sizes = (np.array([np.median(each)]) for each in (where.source_active, where.active))
+    return Design(np.array([sunk]), np.array([extra]), *sizes)
+
+
+def _worth(law: type[Law], sample: Sample, middle: Design) -> tuple[float, tuple[float, float]]:
+    if law.scope != "surface":
+        return math.nan, (math.nan, math.nan)
+    draws = sunk_worth(sample.draws, middle)[:, 0]
+    finite = draws[np.isfinite(draws)]
+    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = np.quantile(finite, ends) if len(finite) else (math.nan, math.nan)
+    return float(sunk_worth(sample.point, middle)[0]), (float(low), float(high))
+
+
+def _sentence(words: str, interval: Sequence[float]) -> str:
+    if not all(math.isfinite(end) for end in interval):
+        return words
+    low, high = interval
+    return f"{words}, 90 % interval {low:.2g} to {high:.2g}"

@@ -2,34 +2,39 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import evidence
 from analysis.evidence import Correlation, Noise, Pair
-from analysis.fit import GROWTH_POINTS, Fit, fit, shortage
-from analysis.laws import LAWS, Law
+from analysis.fit import GROWTH_POINTS, Fit
+from analysis.groups import Skipped, chosen, fit_groups, laws_for, scope, selections
+from analysis.laws import LAWS, law_named
 from analysis.metrics import METRICS, Metric
-from analysis.resample import Resampling
+from analysis.resample import REPLICATES, Resampling
 from analysis.sample import Which
 from orchestrator.store import write_atomic
 from sweeps.errors import GrowpointError
 
-VERSION = 1
+__all__ = [
+    "Fits",
+    "Skipped",
+    "fit_sweep",
+    "laws_for",
+    "load",
+    "save",
+    "scope",
+    "selections",
+    "to_dict",
+    "too_few",
+]
 
-
-@dataclass(frozen=True)
-class Skipped:
-    """A law that was not fitted, and why."""
-
-    metric: str
-    which: Which
-    law: str
-    reason: str
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Fits:
     skipped: tuple[Skipped, ...]
     correlations: tuple[Correlation, ...]
     pairs: tuple[Pair, ...]
+    left_out: dict[str, int]  # by metric: rows without a value or without their compute
 
     def groups(self, metric: str) -> dict[Which, list[Fit]]:
         """Fits to the same cells, in the order in which they were made."""
@@ -55,55 +61,23 @@ class Fits:
         return found
 
 
-def selections(frame: pd.DataFrame, columns: bool = True) -> Iterator[tuple[Which, pd.DataFrame]]:
-    """Every set of cells that laws are fitted to.
-
-    Growing: each variant and growth alone, once over all extra budgets and, with `columns`, once
-    at each budget. Cells evaluated right after growing (no extra compute) are another regime and
-    are left out. Continuing and starting over: each alone, as functions of all compute.
-    """
-    for (variant, arm, growth), rows in frame.groupby(["variant", "arm", "growth"]):
-        which = Which(str(variant), str(arm), str(growth))
-        if arm != "grow":
-            yield which, rows
-            continue
-        trained = rows[rows["extra_flops"] > 0]
-        yield which, trained
-        if columns:
-            for level, at in evidence.by_level(trained, "extra_flops"):
-                if at["sunk_flops"].nunique() >= GROWTH_POINTS:
-                    yield Which(which.variant, which.arm, which.growth, level), at
-
-
-def scope(which: Which) -> str:
-    """The scope of the laws that describe these cells."""
-    if which.arm != "grow":
-        return "total"
-    return "surface" if which.extra_flops is None else "extra"
-
-
-def laws_for(which: Which) -> list[type[Law]]:
-    """The laws that may be fitted to these cells."""
-    return [law for law in LAWS.values() if law.scope == scope(which)]
-
-
 def fit_sweep(
-    frame: pd.DataFrame, planned: int, metrics: tuple[Metric, ...] = tuple(METRICS.values())
+    frame: pd.DataFrame,
+    planned: int,
+    metrics: tuple[Metric, ...] = tuple(METRICS.values()),
+    laws: Sequence[str] | None = None,
+    replicates: int = REPLICATES,
 ) -> Fits:
-    """Fit every law to every set of cells of a frame of records.
+    """Fit every law, or those named, to every set of cells of a frame of records.
 
-    Raises GrowpointError if no law of growing can be fitted at all.
+    A metric is fitted to the cells that have it, with `replicates` draws of the cluster bootstrap.
+    Raises GrowpointError if no law of growing can be fitted at all, or a name is unknown.
     """
-    resampling = Resampling.of(frame)
-    made: list[Fit] = []
-    skipped: list[Skipped] = []
-    for metric in metrics:
-        for which, rows in selections(frame):
-            for law in laws_for(which):
-                if reason := shortage(rows, law):
-                    skipped.append(Skipped(metric.name, which, law.name, reason))
-                else:
-                    made.append(fit(rows, law, metric, which, resampling))
+    names = chosen(laws)
+    whole = frame[np.isfinite(frame[["sunk_flops", "extra_flops"]].to_numpy(float)).all(axis=1)]
+    measured = {metric.name: metric.measured(whole) for metric in metrics}
+    resampling = Resampling.of(whole, replicates)
+    made, skipped = fit_groups(whole, metrics, resampling, names)
     sweep = str(frame["sweep"].iloc[0])
     if not any(each.which.arm == "grow" for each in made):
         raise too_few(frame, planned, sweep)
@@ -112,13 +86,14 @@ def fit_sweep(
         planned=planned,
         done=len(frame),
         seeds=int(frame["seed"].nunique()),
-        noise={metric.name: evidence.seed_noise(frame, metric) for metric in metrics},
+        noise={each.name: evidence.seed_noise(measured[each.name], each) for each in metrics},
         fits=tuple(made),
         skipped=tuple(skipped),
         correlations=tuple(
-            row for metric in metrics for row in evidence.correlations(frame, metric)
+            row for each in metrics for row in evidence.correlations(measured[each.name], each)
         ),
-        pairs=tuple(row for metric in metrics for row in evidence.pairs(frame, metric)),
+        pairs=tuple(row for each in metrics for row in evidence.pairs(measured[each.name], each)),
+        left_out={name: len(frame) - len(rows) for name, rows in measured.items()},
     )
 
 
@@ -126,7 +101,7 @@ def too_few(frame: pd.DataFrame, planned: int, sweep: str) -> GrowpointError:
     """The error of a sweep that no law of growing can be fitted to."""
     grown = frame[(frame["arm"] == "grow") & (frame["extra_flops"] > 0)]
     points = grown["sunk_flops"].nunique()
-    least = min(len(law.names()) for law in LAWS.values() if law.scope != "total")
+    least = min(len(law.names()) for law in LAWS.values() if law.scope in ("surface", "extra"))
     return GrowpointError(
         "too few finished cells to fit a law",
         [
@@ -145,6 +120,7 @@ def to_dict(found: Fits) -> dict[str, Any]:
         if each.name in ("sweep", "planned", "done", "seeds")
     }
     lists = {
+        "left_out": found.left_out,
         "noise": {name: asdict(noise) for name, noise in found.noise.items()},
         "fits": [_fit_dict(each) for each in found.fits],
         "skipped": [asdict(each) for each in found.skipped],
@@ -212,6 +188,7 @@ def _built(document: dict[str, Any]) -> Fits:
         ),
         correlations=tuple(Correlation(**_numbers(row)) for row in document["correlations"]),
         pairs=tuple(Pair(**_numbers(row)) for row in document["pairs"]),
+        left_out=document["left_out"],
     )
 
 
@@ -225,10 +202,12 @@ def _fit(row: dict[str, Any]) -> Fit:
     return Fit(
         **_numbers(plain)
         | {
-            "law": LAWS[row["law"]](**row["parameters"]),
+            "law": law_named(row["law"])(**row["parameters"]),
             "which": Which(**row["which"]),
             "at_bounds": tuple(row["at_bounds"]),
             "held_out_errors": tuple(row["held_out_errors"]),
+            "extrapolated": tuple((name, error) for name, error in row["extrapolated"]),
+            "worth_interval": tuple(math.nan if e is None else e for e in row["worth_interval"]),
             "intervals": tuple((low, high) for low, high in row["intervals"].values()),
         }
     )

@@ -1,117 +1,28 @@
 """What each option is expected to reach, as draws that share their luck between options."""
 
 import math
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from analysis import evidence, fits
+from analysis import evidence, fits, noise
 from analysis.compare import ensemble
-from analysis.fit import Fit, fit, shortage
+from analysis.coordinates import Mask
+from analysis.evidence import Noise
+from analysis.fit import Fit
 from analysis.fits import Fits
+from analysis.forecasts import ByInterpolation, ByLaws, ByOffset, Forecast
+from analysis.groups import fit_group
 from analysis.laws import Design
 from analysis.metrics import FloatArray, Metric
-from analysis.resample import SEED, Resampling
-from analysis.sample import Sample, Which
+from analysis.resample import Resampling
+from analysis.sample import Which
+
+__all__ = ["Arm", "ByInterpolation", "ByLaws", "ByOffset", "Forecast", "arms", "run_noise"]
 
 _SLACK = 1.05  # a budget within 5 % of a measured one is that one
-
-
-class Forecast(Protocol):
-    """The falling quantity L of one option at any design."""
-
-    @property
-    def basis(self) -> str:
-        """What it rests on, in words."""
-
-    def point(self, design: Design) -> FloatArray:
-        """The expectation: (designs,)."""
-
-    def draws(self, design: Design) -> FloatArray:
-        """(draws, designs); draw k of every option rests on the same resampled sources."""
-
-
-@dataclass(frozen=True)
-class ByLaws:
-    """An equal mix of the laws that the data cannot tell apart."""
-
-    laws: tuple[Fit, ...]
-    replicates: int
-
-    @property
-    def basis(self) -> str:
-        names = " and ".join(each.law.name for each in self.laws)
-        return f"{names}, fitted to {self.laws[0].cells} cells"
-
-    def point(self, design: Design) -> FloatArray:
-        return np.asarray(np.mean([_sample(each).point(design) for each in self.laws], axis=0))
-
-    def draws(self, design: Design) -> FloatArray:
-        every = [_sample(each).draws(design) for each in self.laws]
-        turn = np.arange(self.replicates) % len(every)
-        return np.asarray(np.stack(every)[turn, np.arange(self.replicates)])
-
-
-@dataclass(frozen=True)
-class ByOffset:
-    """Another growth's laws, shifted by the mean difference of paired runs."""
-
-    other: ByLaws
-    other_growth: str
-    other_active: float
-    differences: FloatArray  # of L, over pairs
-    se: float
-
-    @property
-    def basis(self) -> str:
-        return f"{self.other_growth} and {len(self.differences)} pairs with it"
-
-    def point(self, design: Design) -> FloatArray:
-        return np.asarray(self.other.point(self._there(design)) + float(self.differences.mean()))
-
-    def draws(self, design: Design) -> FloatArray:
-        count = len(self.differences)
-        noise = _rng("offset", count).standard_t(count - 1, self.other.replicates)
-        shift = self.differences.mean() + self.se * noise
-        return np.asarray(self.other.draws(self._there(design)) + shift[:, None])
-
-    def _there(self, design: Design) -> Design:
-        return replace(design, active=np.full(len(design), self.other_active))
-
-
-@dataclass(frozen=True)
-class ByInterpolation:
-    """Means of measured runs, linear in the logarithm of total compute between them."""
-
-    totals: FloatArray
-    means: FloatArray
-    se: FloatArray
-    runs: int
-    replicates: int
-    key: str  # gives each option draws of its own
-
-    @property
-    def basis(self) -> str:
-        return f"interpolated between {self.runs} runs"
-
-    def point(self, design: Design) -> FloatArray:
-        return self._between(design, self.means)
-
-    def draws(self, design: Design) -> FloatArray:
-        noise = _rng(self.key, self.runs).standard_normal((self.replicates, len(self.means)))
-        return np.array([self._between(design, self.means + row * self.se) for row in noise])
-
-    def _between(self, design: Design, values: FloatArray) -> FloatArray:
-        where = np.log10(design.sunk + design.extra)
-        return np.interp(where, np.log10(self.totals), values)
-
-
-def _sample(found: Fit) -> Sample:
-    assert found.sample is not None
-    return found.sample
 
 
 @dataclass(frozen=True)
@@ -140,20 +51,44 @@ class Arm:
 
     def beyond(self, sunk: float, extra: float) -> float:
         """How many times outside the measured range a point lies; at most 1 within it."""
+        return float(self.beyonds(np.array([sunk]), np.array([extra]))[0])
+
+    def beyonds(self, sunk: FloatArray, extra: FloatArray) -> FloatArray:
+        """The same for every point: (points,)."""
         if self.which.arm != "grow":
             return _beyond(sunk + extra, self.cells["total_flops"])
-        return max(
-            _beyond(sunk, self.cells["sunk_flops"]), _beyond(extra, self.cells["extra_flops"])
+        return np.maximum(_beyond(sunk, self.cells["sunk_flops"]), _beyond(extra, self._budget))
+
+    @property
+    def one_budget(self) -> bool:
+        """Whether its laws are of one extra budget, and say nothing about others."""
+        return isinstance(self.forecast, ByLaws) and (
+            self.forecast.laws[0].which.extra_flops is not None
         )
 
+    @property
+    def _budget(self) -> pd.Series:
+        """The extra budgets that its forecast is about."""
+        if not (isinstance(self.forecast, ByLaws) and self.one_budget):
+            return self.cells["extra_flops"]
+        return pd.Series([self.forecast.laws[0].which.extra_flops], dtype=float)
 
-def _beyond(value: float, measured: pd.Series) -> float:
+    def reaches(self, sunk: FloatArray, extra: FloatArray) -> Mask:
+        """Where something may be expected: not beyond runs, nor beside laws of one budget."""
+        if self.forecast is None:
+            return np.zeros(len(sunk), dtype=bool)
+        if isinstance(self.forecast, ByInterpolation):
+            return np.asarray(self.beyonds(sunk, extra) <= _SLACK)
+        if self.one_budget:
+            return np.asarray(_beyond(extra, self._budget) <= _SLACK)
+        return np.isfinite(sunk + extra)
+
+
+def _beyond(value: FloatArray, measured: pd.Series) -> FloatArray:
     low, high = float(measured.min()), float(measured.max())
-    if low <= value <= high:
-        return 1.0
-    if value > high:
-        return math.inf if high <= 0 else value / high
-    return math.inf if value <= 0 else low / value
+    with np.errstate(divide="ignore", invalid="ignore"):
+        under, over = low / value, value / np.float64(high)
+    return np.where(value > high, over, np.where(value < low, under, 1.0))
 
 
 def arms(
@@ -181,41 +116,50 @@ class _Maker:
 
     def arms(self, extra: float | None) -> list[Arm]:
         selected = fits.selections(self.frame, columns=False)
-        return [self._arm(which, rows, extra) for which, rows in selected if len(rows)]
+        made = [self._arm(which, rows, extra) for which, rows in selected if len(rows)]
+        spread = run_noise(self.frame, self.metric, made).value
+        return [self._between(each, spread) for each in made]
+
+    def _between(self, arm: Arm, spread: float) -> Arm:
+        """An arm of runs alone, interpolated if it is known how much a run says."""
+        if arm.forecast is not None or arm.which.arm == "grow":
+            return arm
+        if not math.isfinite(spread):
+            return replace(arm, missing="it has no law, and the error of a run is not known")
+        replicates = len(self.resampling.uniform)
+        return replace(arm, forecast=_interpolation(arm.cells, self.metric, spread, replicates))
 
     def _arm(self, which: Which, rows: pd.DataFrame, extra: float | None) -> Arm:
         found, missing = self._laws(which, rows)
         if not found and which.arm == "grow" and extra is not None:
-            near = rows["extra_flops"].between(extra / _SLACK, extra * _SLACK)
-            found, _ = self._laws(replace(which, extra_flops=extra), rows[near])
+            for level, near in evidence.by_level(rows, "extra_flops"):
+                if 1 / _SLACK <= level / extra <= _SLACK:
+                    found, _ = self._laws(replace(which, extra_flops=level), near)
         replicates = len(self.resampling.uniform)
         if found:
             return Arm(which, rows, ByLaws(tuple(ensemble(found)), replicates))
-        if which.arm == "grow":
-            return Arm(which, rows, None, missing)
-        noise = evidence.seed_noise(self.frame, self.metric).value
-        return Arm(which, rows, _interpolation(rows, self.metric, noise, replicates))
+        return Arm(which, rows, None, missing)
 
     def _laws(self, which: Which, rows: pd.DataFrame) -> tuple[list[Fit], str]:
         known = self.known.groups(self.metric.name).get(which, []) if self.known else []
         if known and all(each.sample is not None for each in known):
             return known, ""
-        found, missing = [], ""
-        for law in fits.laws_for(which):
-            if reason := shortage(rows, law):
-                missing = missing or reason
-            else:
-                found.append(fit(rows, law, self.metric, which, self.resampling))
-        return found, missing
+        found, skipped = fit_group(self.frame, which, rows, self.metric, self.resampling)
+        return found, skipped[0].reason if skipped else ""
+
+
+def run_noise(frame: pd.DataFrame, metric: Metric, every: Sequence[Arm]) -> Noise:
+    """The noise of one run, as `noise.one_run` says it, by the laws of these arms."""
+    laws = [law for arm in every if isinstance(arm.forecast, ByLaws) for law in arm.forecast.laws]
+    return noise.one_run(frame, metric, laws)
 
 
 def _interpolation(
-    rows: pd.DataFrame, metric: Metric, noise: float, replicates: int
+    rows: pd.DataFrame, metric: Metric, spread: float, replicates: int
 ) -> ByInterpolation:
     level = evidence.levels(rows["total_flops"])
     falling = pd.Series(metric.falling(rows[metric.column].to_numpy(float)), index=rows.index)
     groups = [(float(at), falling[level == at]) for at in np.unique(level)]
-    spread = noise if math.isfinite(noise) else float(rows[f"{metric.column}_se"].max())
     return ByInterpolation(
         np.array([at for at, _ in groups]),
         np.array([values.mean() for _, values in groups]),
@@ -240,7 +184,3 @@ def _paired(arm: Arm, others: list[Arm], frame: pd.DataFrame, metric: Metric) ->
             by = ByOffset(other.forecast, other.which.growth, other.active, found, se)
             return replace(arm, forecast=by)
     return arm
-
-
-def _rng(key: str, count: int) -> np.random.Generator:
-    return np.random.default_rng([SEED, count, zlib.crc32(key.encode())])

@@ -1,9 +1,11 @@
 """The metrics that laws are fitted to, and the one place that knows which way is better."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,12 +35,18 @@ class Metric:
         """From a law's quantity back to the metric."""
         return falling if self.top is None else self.top - falling
 
+    def measured(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows of records that have this metric: tables made elsewhere may lack it."""
+        return frame.dropna(subset=[self.column])
+
     def possible(self, values: FloatArray) -> FloatArray:
         """`values` without what the metric cannot be: intervals of laws know no such limits."""
         return np.clip(values, 0.0, self.top)
 
     def text(self, value: float, sign: str = "") -> str:
         """A value or difference as people read it: losses in nats, accuracies in percent."""
+        if math.isnan(value):
+            return "unknown"
         return f"{value * self.shown:{sign}.{self.digits}f}"
 
 

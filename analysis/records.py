@@ -36,11 +36,16 @@ COLUMNS: Mapping[str, str] = {
     "accuracy_se": "float64",
     "choice_accuracy": "float64",  # a fraction; NaN where the suite has no choice items
     "choice_accuracy_se": "float64",
-    "source": "str",  # stage id of the source checkpoint
+    "source": "str",  # stage id of the source checkpoint, or the name a table gives it
+    "lineage": "str",  # rows of one lineage share their luck: the clusters of the bootstrap
+    "series": "str",  # whose checkpoint was adopted; "" for a trunk of the sweep's own
+    "checkpoint": "str",  # the source's name in its series; "" without one
     "annealed": "bool",  # whether the source's learning rate had been cooled down
     "stage": "str",  # the evaluate stage
     "commit": "str",
 }
+
+ORDER = ["variant", "arm", "growth", "sunk_flops", "extra_flops", "seed", "cell"]  # of the rows
 
 _METRIC_COLUMNS = {
     "loss": "val_loss",
@@ -64,8 +69,7 @@ def load(store: Store, name: str) -> pd.DataFrame:
             f"growpoint status {name}",
         )
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict(COLUMNS))
-    order = ["variant", "arm", "growth", "sunk_flops", "extra_flops", "seed", "cell"]
-    return frame.sort_values(order, kind="stable", ignore_index=True)
+    return frame.sort_values(ORDER, kind="stable", ignore_index=True)
 
 
 def planned(store: Store, name: str) -> int:
@@ -91,7 +95,7 @@ def curves(store: Store, name: str, frame: pd.DataFrame) -> pd.DataFrame:
     for (variant, growth), rows in last.groupby(["variant", "growth"]):
         panel = f"{growth} ({variant})" if variant else str(growth)
         for row in rows.sort_values("sunk_flops", kind="stable").itertuples():
-            way = _way(stages, str(row.stage))
+            way = chain(stages, str(row.stage))
             grows = next(index for index, each in enumerate(way) if stages[each]["kind"] == "grow")
             found = _logged(store, stages, way[grows:])
             parts.append(found.assign(growth=panel, part="branch", sunk_flops=row.sunk_flops))
@@ -105,7 +109,7 @@ def curves(store: Store, name: str, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns]
 
 
-def _way(stages: Mapping[str, Mapping[str, Any]], stage_id: str) -> list[str]:
+def chain(stages: Mapping[str, Mapping[str, Any]], stage_id: str) -> list[str]:
     """The stages whose checkpoints lead to this one, the first one first."""
     found = [stage_id]
     while (before := _starts_from(stages[found[-1]])) is not None:
@@ -135,9 +139,9 @@ def _logged(store: Store, stages: Mapping[str, Mapping[str, Any]], way: list[str
         before = _starts_from(stages[stage_id])
         first, last = _tokens_at_end(stages, before), _tokens_at_end(stages, stage_id)
         spent = sum(
-            float(stages[each]["flops"])
-            for each in _way(stages, stage_id)[:-1]
-            if stages[each]["kind"] == "train"
+            float(stages[each]["flops" if stages[each]["kind"] == "train" else "sunk_flops"])
+            for each in chain(stages, stage_id)[:-1]
+            if stages[each]["kind"] == "train" or "sunk_flops" in stages[each]
         )
         # A job counts the tokens of its own phase; those of the lineage before it come on top.
         begun = _tokens_at_end(stages, stages[stage_id]["after"])
@@ -171,6 +175,8 @@ def _row(store: Store, name: str, cell: Mapping[str, Any]) -> dict[str, Any] | N
             f"rm {file}, then: growpoint launch {name}",
         ) from error
     copied = {column: cell[column] for column in COLUMNS if column in cell and column != "variant"}
+    # Plans of before there were series say nothing of them.
+    copied = {"series": "", "checkpoint": "", **copied}
     return (
         copied
         | measured
@@ -181,6 +187,7 @@ def _row(store: Store, name: str, cell: Mapping[str, Any]) -> dict[str, Any] | N
                 f"{key}={value}" for key, value in sorted(cell["variant"].items())
             ),
             "total_flops": cell["sunk_flops"] + cell["extra_flops"],
+            "lineage": f"{cell['source']}/{cell['seed']}",
             "commit": str(record.get("commit") or ""),
         }
     )

@@ -57,14 +57,15 @@ class Resampling:
         """Weights (replicates, rows) of the rows of one fit.
 
         A replicate with fewer than `least` distinct `points` cannot carry a law; it is drawn anew
-        from this fit's own clusters.
+        from this fit's own clusters. Rows whose point is NaN do not count.
         """
         counts = self.counts[:, self.columns(names)].copy()
         own, index = np.unique(names.to_numpy(str), return_inverse=True)
         rng = np.random.default_rng([SEED, len(own), len(names)])
         for row in range(len(counts)):
             for _ in range(100):
-                if len(np.unique(points[counts[row] > 0])) >= least:
+                drawn = points[counts[row] > 0]
+                if len(np.unique(drawn[~np.isnan(drawn)])) >= least:
                     break
                 counts[row] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)))[index]
         return counts
@@ -83,5 +84,7 @@ class Resampling:
 
 
 def cluster(frame: pd.DataFrame) -> pd.Series:
-    """The cluster of each row: its source checkpoint and seed."""
+    """The cluster of each row: its lineage, else its source checkpoint and seed."""
+    if "lineage" in frame:
+        return frame["lineage"]
     return frame["source"] + "/" + frame["seed"].astype(str)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import solve
+from analysis import coordinates
 from analysis.laws import Design, Law, Unit
 from analysis.metrics import FloatArray
 
@@ -35,14 +35,21 @@ class Sample:
     inner: FloatArray  # (parameters,), the fit, in the solver's coordinates
     others: FloatArray  # (sets, parameters)
     mix: FloatArray | None  # (draws, sets), or None where each set is a draw
+    # (clusters + splits, parameters): without each cluster, and each split of an extrapolation
+    deleted: FloatArray
+
+    def predict(self, inner: FloatArray, design: Design) -> FloatArray:
+        """L in the metric's own unit by each row of parameters: (rows, cells)."""
+        found = coordinates.predict(self.law, inner, design.per(self.unit))
+        return np.asarray(found * self.unit.falling)
 
     def point(self, design: Design) -> FloatArray:
         """L by the fit itself: (cells,)."""
-        return np.asarray(solve.predict(self.law, self.inner[None], design.per(self.unit))[0])
+        return np.asarray(self.predict(self.inner[None], design)[0])
 
     def draws(self, design: Design) -> FloatArray:
         """L by each draw: (draws, cells)."""
-        sets = solve.predict(self.law, self.others, design.per(self.unit))
+        sets = self.predict(self.others, design)
         if self.mix is None:
             return sets
         return np.asarray(self.point(design) + self.mix @ (sets - sets.mean(axis=0)))
@@ -52,11 +59,12 @@ class Sample:
         inner = self.others
         if self.mix is not None:
             inner = self.inner + self.mix @ (self.others - self.others.mean(axis=0))
-        inner = np.clip(inner, *solve.bounds(self.law))
-        return np.array([in_flops(self.law, row, self.unit).values() for row in inner])
+        inner = np.clip(inner, *coordinates.bounds(self.law))
+        columns = self.law(*coordinates.outer(self.law, inner).T).rescaled(self.unit)
+        return np.stack([getattr(columns, name) for name in self.law.names()], axis=1)
 
 
 def in_flops(law: type[Law], inner: FloatArray, unit: Unit) -> Law:
     """A fitted law from the solver's coordinates."""
-    values = solve.outer(law, inner)
+    values = coordinates.outer(law, inner)
     return law(*(float(value) for value in values)).rescaled(unit)

@@ -1,40 +1,68 @@
 """How figures look. Every colour, size and axis text is here, so that figures agree."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from orchestrator import text
+from analysis.labels import GREY, label_lines, spread, text_inches
+from analysis.scales import (
+    AXES,
+    linear_flops,
+    log_flops,
+    metric_axis,
+    power_of,
+    scaled_numbers,
+    superscript,
+)
 from orchestrator.store import write_atomic
 
+__all__ = [
+    "ARMS",
+    "AXES",
+    "GREY",
+    "LINES",
+    "arm_shade",
+    "budget_colours",
+    "csv",
+    "drawing",
+    "first_of_rows",
+    "label_lines",
+    "linear_flops",
+    "log_flops",
+    "margins",
+    "metric_axis",
+    "panel_title",
+    "panels",
+    "power_of",
+    "readable_on",
+    "save",
+    "scaled_numbers",
+    "spread",
+    "sunk_colour",
+    "superscript",
+    "text_inches",
+    "title",
+]
+
+LEFT = 0.62  # inches, for the numbers and the name of a y axis
 ONE_COLUMN, TWO_COLUMNS = 3.35, 6.9  # inches, so that figures drop into a paper unscaled
-GREY = "#595959"
+Share = Literal["row"] | bool
 
 # Okabe-Ito blue and vermilion, plus grey: the orange of that set has a contrast of 2.25 on white.
 ARMS = {"grow": "#0072B2", "continue": "#D55E00", "scratch": "#7F7F7F"}
 LINES = {"grow": "-", "continue": "--", "scratch": ":"}
 _BUDGETS = ("#4B93CF", "#1F66A8", "#08306B")  # one blue, light to dark
-
-AXES = {
-    "sunk_flops": "sunk compute (FLOPs)",
-    "extra_flops": "extra compute ({power}FLOPs)",
-    "total_flops": "total compute (FLOPs)",
-    "total_flops_linear": "total compute ({power}FLOPs)",
-    "accuracy": "next-token accuracy (%)",
-    "loss": "validation loss (nats)",
-    "training_loss": "training loss (nats)",
-}
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -74,12 +102,21 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def panels(count: int, height: float = 2.75) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels side by side with one y axis; one column wide for one panel."""
-    figure = Figure(figsize=(ONE_COLUMN if count == 1 else TWO_COLUMNS, height))
+def panels(
+    count: int, height: float = 2.75, across: int = 3, share: Share = True
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, at most `across` side by side; one column wide for one panel.
+
+    `height` is that of one row in inches. `share` says which panels have a y axis in common: all,
+    or those of one row.
+    """
+    rows, wide = math.ceil(count / across), min(count, across)
+    figure = Figure(figsize=(ONE_COLUMN if wide == 1 else TWO_COLUMNS, height * rows))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, count, sharey=True, squeeze=False)
-    return figure, list(axes[0])
+    axes = [at for row in figure.subplots(rows, wide, sharey=share, squeeze=False) for at in row]
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
 
 
 def sunk_colour(sunk: float, low: float, high: float) -> str:
@@ -102,143 +139,94 @@ def budget_colours(count: int) -> list[str]:
     return [to_hex(ramp(step)) for step in np.linspace(0, 1, count)]
 
 
-def title(figure: Figure, claim: str, key: str) -> None:
-    """Two lines over the panels: a claim in bold, and a grey key of the marks."""
-    left = figure.axes[0].get_position().x0
-    height = figure.get_size_inches()[1]
-    figure.text(left, 1 - 0.07 / height, claim, weight="bold", va="top", size=8.5)
-    figure.text(left, 1 - 0.25 / height, key, color=GREY, va="top", size=7)
+def arm_shade(arm: str, strength: float) -> str:
+    """An arm's colour by how clearly it wins: `strength` 0 is pale, 1 the full colour.
+
+    The palest is dark enough that each arm is still told from the others and from the page.
+    """
+    share = 0.42 + 0.58 * min(max(strength, 0.0), 1.0)
+    full, white = np.array(to_rgb(ARMS[arm])), np.ones(3)
+    return to_hex(share * full + (1 - share) * white)
 
 
-def margins(figure: Figure, right: float, titled_panels: bool) -> None:
-    """Fixed margins in inches; `right` is what the line labels need."""
+def readable_on(colour: str) -> str:
+    """Black or white, whichever stands out more on a colour (WCAG relative luminance)."""
+    value = np.array(to_rgb(colour))
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    return "white" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.179 else "black"
+
+
+def title(figure: Figure, claim: str, key: str, left: float = LEFT) -> None:
+    """Two lines over the panels, from `left` inches: a bold claim, and a grey key of the marks.
+
+    A line that is too long for the page is set smaller.
+    """
     width, height = figure.get_size_inches()
-    left, gap, count = 0.52, right + 0.14, len(figure.axes)
+    left = min(figure.axes[0].get_position().x0, left / width)
+    for words, down, size, weight, colour in (
+        (claim, 0.07, 8.5, "bold", "black"),
+        (key, 0.25, 7, "normal", GREY),
+    ):
+        fits = (width * (1 - left) - 0.05) / text_inches(figure, [words], size, weight)
+        figure.text(
+            left,
+            1 - down / height,
+            words,
+            weight=weight,
+            color=colour,
+            va="top",
+            size=size * min(1.0, fits),
+        )
+
+
+def margins(
+    figure: Figure,
+    right: float,
+    titled_panels: bool,
+    left: float = LEFT,
+    key_lines: int = 1,
+) -> None:
+    """Fixed margins in inches; `right` is what the line labels need beside each panel."""
+    width, height = figure.get_size_inches()
+    grid = figure.axes[0].get_gridspec()
+    assert grid is not None
+    rows, count = grid.nrows, grid.ncols
+    top, bottom = (0.62 if titled_panels else 0.46) + 0.12 * (key_lines - 1), 0.40
+    gap, down = right + 0.14, bottom + (0.22 if titled_panels else 0.10)
     each = (width - left - right - 0.05 - (count - 1) * gap) / count
+    tall = (height - top - bottom - (rows - 1) * down) / rows
     figure.subplots_adjust(
         left=left / width,
         right=1 - (right + 0.05) / width,
-        bottom=0.40 / height,
-        top=1 - (0.62 if titled_panels else 0.46) / height,
+        bottom=bottom / height,
+        top=1 - top / height,
         wspace=gap / each,
+        hspace=down / tall,
     )
 
 
-def panel_title(axes: Axes, words: str) -> None:
-    """What a panel shows, above it."""
-    axes.set_title(words, loc="left", size=8, pad=3)
+def first_of_rows(axes: Sequence[Axes]) -> list[Axes]:
+    """The panels at the left, which name the y axis."""
+    return [at for at in axes if (place := at.get_subplotspec()) is None or place.is_first_col()]
 
 
-def text_inches(figure: Figure, words: Sequence[str], size: float = 7) -> float:
-    """The width of the widest of some words, as drawn."""
-    canvas = figure.canvas
-    assert isinstance(canvas, FigureCanvasAgg)
-    renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
-    found = 0.0
-    for each in words:
-        mark = figure.text(0, 0, each, size=size)
-        found = max(found, mark.get_window_extent(renderer).width / figure.dpi)
-        mark.remove()
-    return found
+def panel_title(axes: Axes, words: str, whole_row: bool = False) -> None:
+    """What a panel shows, above it; set smaller, then cut, if it would run into the next one.
 
-
-def label_lines(axes: Axes, labels: Sequence[tuple[float, str, str]], header: str = "") -> None:
-    """Name lines at their right ends: (y, words, colour) each, in the line's own colour.
-
-    Labels that would overlap are merged into evenly spaced groups around their common centre, and
-    all of them are kept within the height of the axes.
+    With `whole_row` the other panels of its row have no titles. Call it when the axes have their final place.
     """
-    if not labels:
-        return
     figure = axes.get_figure(root=True)
     assert figure is not None
-    points = axes.get_position().height * figure.get_size_inches()[1] * 72
-    low, high = axes.get_ylim()
-    ordered = sorted(labels, key=lambda label: label[0])
-    wanted = [(y - low) / (high - low) * points for y, _, _ in ordered]
-    placed = spread(wanted, 8.6, points)
-    for at, (_, words, colour) in zip(placed, ordered, strict=True):
-        _label(axes, at / points, words, colour)
-    if header:
-        _label(axes, (placed[-1] + 10.5) / points, header, GREY)
-
-
-def _label(axes: Axes, height: float, words: str, colour: str) -> None:
-    axes.annotate(
-        words,
-        (1, height),
-        xytext=(4, 0),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        color=colour,
-        va="center",
-        size=7,
-        annotation_clip=False,
-    )
-
-
-def spread(wanted: Sequence[float], gap: float, length: float) -> list[float]:
-    """Sorted positions moved as little as needed to lie `gap` apart within 0 and `length`."""
-    groups = [[position] for position in wanted]
-    while True:
-        centres = [sum(group) / len(group) for group in groups]
-        half = [gap * (len(group) - 1) / 2 for group in groups]
-        centres = [
-            max(min(centre, length - reach), reach)
-            for centre, reach in zip(centres, half, strict=True)
-        ]
-        clash = next(
-            (
-                index
-                for index in range(len(groups) - 1)
-                if centres[index] + half[index] + gap > centres[index + 1] - half[index + 1] + 1e-9
-            ),
-            None,
-        )
-        if clash is None:
-            break
-        groups[clash : clash + 2] = [groups[clash] + groups[clash + 1]]
-    return [
-        centre - reach + gap * step
-        for centre, reach, group in zip(centres, half, groups, strict=True)
-        for step in range(len(group))
-    ]
-
-
-def log_flops(axes: Axes, name: str, low: float, high: float, zero: float | None = None) -> None:
-    """A log axis of FLOPs that labels decades only, and `0` at `zero` if that is given."""
-    axes.set_xscale("log")
-    decades = np.arange(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
-    ticks = [float(10.0**decade) for decade in decades] or [low, high]
-    ticks = [tick for tick in ticks if zero is None or tick > 1.8 * zero]
-    axes.xaxis.set_major_locator(FixedLocator(([zero] if zero else []) + ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(_decade(zero)))
-    axes.set_xlabel(AXES[name])
-
-
-def _decade(zero: float | None) -> Callable[[float, int], str]:
-    def words(value: float, _: int) -> str:
-        if zero is not None and abs(value / zero - 1) < 1e-6:
-            return "0"
-        exponent = math.log10(value)
-        if abs(exponent - round(exponent)) < 1e-6:
-            return f"10{_superscript(round(exponent))}"
-        return text.flops(value)
-
-    return words
-
-
-def linear_flops(axes: Axes, name: str, high: float) -> None:
-    """A linear axis of FLOPs with the power of ten in its name and at most five ticks."""
-    power = math.floor(math.log10(high))
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10**power:g}"))
-    axes.set_xlabel(AXES[name].format(power=f"10{_superscript(power)} "))
-
-
-def _superscript(number: int) -> str:
-    return str(number).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    left, width = axes.get_position().x0, figure.get_size_inches()[0]
+    others = [] if whole_row else [at.get_position().x0 for at in figure.axes]
+    room = width * (min((x for x in others if x > left + 0.01), default=1.0) - left) - 0.06
+    size = 8.0
+    while size > 5.5 and text_inches(figure, [words], size) > room:
+        size -= 0.5
+    kept = words
+    while len(kept) > 4 and text_inches(figure, [kept], size) > room:
+        kept = f"{kept[:-2]}…"
+    axes.set_title(kept, loc="left", size=size, pad=3)
 
 
 def save(figure: Figure, drawn: pd.DataFrame, folder: Path, name: str) -> list[Path]:

@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from functools import partial
 
+from orchestrator.flags import FLAGS, LEARNING, TABLE, WRITING, WRITTEN, whole
 from sweeps.errors import GrowpointError
 
 EXAMPLES = {
@@ -12,20 +13,26 @@ EXAMPLES = {
     "status": "growpoint status demo\n  growpoint status demo --json",
     "logs": "growpoint logs demo train-5f0c\n  growpoint logs demo train-5f0c --follow",
     "cancel": "growpoint cancel demo\n  growpoint cancel demo --growth 'width x2'",
+    "inspect": "growpoint inspect source interposed stacked --to norms"
+    "\n  growpoint inspect --updates early source --updates grown trained",
+    "series": "growpoint series olmoe-1b-7b-0924"
+    "\n  growpoint series 'folder=\"/ckpts/run1/step_{step}\"' tokens_per_step=4194304",
     "results": "growpoint results demo\n  growpoint results demo --csv demo.csv",
-    "fit": "growpoint fit demo\n  growpoint fit demo --json",
+    "fit": "growpoint fit demo\n  growpoint fit demo --json"
+    "\n  growpoint fit --results paper-3b6b"
+    "\n  growpoint fit --results mine.csv --column accuracy=avg_acc",
     "plot": "growpoint plot demo",
     "recommend": "growpoint recommend demo --extra 3e11"
     "\n  growpoint recommend demo --sunk 1e11 --extra 3e11"
-    "\n  growpoint recommend fixed_total --total 6e11",
+    "\n  growpoint recommend fixed_total --total 6e11"
+    "\n  growpoint recommend demo --sunk 1e11          # over extra budgets, with break-evens"
+    "\n  growpoint recommend demo --target 30%%         # the cheapest way there"
+    "\n  growpoint recommend --series run1 --extra 1e20",
+    "next": "growpoint next demo --extra 3e11\n  growpoint next demo --total 6e11 --budget 2e11",
     "report": "growpoint report demo",
     "grow": "growpoint grow path/to/OLMoE --to path/to/grown growth=depth\n"
     "  growpoint grow path/to/OLMoE --to grown 'growth=[{kind: depth}, {kind: width}]' --seed 1",
 }
-
-
-# As of seeds in a configuration, whose module is not loaded to answer `--help`.
-LARGEST = 2**63 - 1
 
 
 def parse(given: Sequence[str], docs: Mapping[str, str]) -> argparse.Namespace:
@@ -41,6 +48,35 @@ def parse(given: Sequence[str], docs: Mapping[str, str]) -> argparse.Namespace:
             f"growpoint {arguments.command} --help",
         )
     arguments.overrides = [*arguments.overrides, *rest]
+    return _either(arguments) if arguments.command in LEARNING else arguments
+
+
+def _either(arguments: argparse.Namespace) -> argparse.Namespace:
+    """A sweep or a table, not both; a sweep may stand behind flags, where argparse overlooks it."""
+    words = [arguments.sweep] * (arguments.sweep is not None) + arguments.overrides
+    named = [word for word in words if "=" not in word]
+    if arguments.results is not None and words:
+        raise GrowpointError(
+            "a table of results goes with no sweep and no changes of one",
+            [("table", arguments.results), ("beside it", " ".join(words))],
+            f"growpoint {arguments.command} --results {arguments.results}",
+        )
+    told = ("to", "column") if arguments.command in WRITING else ("column",)
+    lost = [flag for flag in told if getattr(arguments, flag, None)]
+    if arguments.results is None and lost:
+        raise GrowpointError(
+            f"--{lost[0]} says something about a table, and none is given",
+            [("sweeps", "lie in their store, and what is learned from them beside their plans")],
+            f"growpoint {arguments.command} --results FILE --{lost[0]} ...",
+        )
+    if arguments.results is None and not (named or getattr(arguments, "series", None)):
+        raise GrowpointError(
+            "the following arguments are required: sweep",
+            [("or", "a table of results made elsewhere: --results FILE")],
+            f"growpoint {arguments.command} --help",
+        )
+    arguments.sweep = named[0] if named else None
+    arguments.overrides = [word for word in words if word != arguments.sweep]
     return arguments
 
 
@@ -82,93 +118,49 @@ def _arguments(one: argparse.ArgumentParser, name: str) -> None:
         one.add_argument(
             "--to", required=True, metavar="FOLDER", help="where the grown checkpoint goes"
         )
-        one.add_argument("--seed", type=_whole, default=0, help="seed of the noise (0)")
+        one.add_argument("--seed", type=whole, default=0, help="seed of the noise (0)")
         one.add_argument(
-            "--shard-bytes", type=_whole, default=5 * 10**9, help="size of output shards"
+            "--shard-bytes", type=whole, default=5 * 10**9, help="size of output shards"
         )
+    elif name == "inspect":
+        one.add_argument(
+            "overrides",
+            nargs="*",
+            default=[],
+            metavar="CHECKPOINT",
+            help="a checkpoint's folder, a stage's folder, or a stage's id (in store=FOLDER)",
+        )
+    elif name == "series":
+        one.add_argument(
+            "series", nargs="?", help="a name in conf/series, or a .yaml file"
+        ).completer = partial(_complete_named, "series")  # type: ignore[attr-defined]
     else:
         one.add_argument(
-            "sweep", help="a name in conf/sweep, or a .yaml file"
-        ).completer = _complete_sweep  # type: ignore[attr-defined]
+            "sweep",
+            help="a name in conf/sweep, or a .yaml file",
+            nargs="?" if name in LEARNING else None,
+        ).completer = partial(_complete_named, "sweep")  # type: ignore[attr-defined]
     if name == "logs":
         one.add_argument("stage", help="a stage's id, or its beginning")
-    keys = one.add_argument(
-        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the configuration"
-    )
-    keys.completer = _complete_key  # type: ignore[attr-defined]
+    if name != "inspect":
+        keys = one.add_argument(
+            "overrides",
+            nargs="*",
+            default=[],
+            metavar="KEY=VALUE",
+            help="changes of the configuration",
+        )
+        keys.completer = _complete_key  # type: ignore[attr-defined]
     one.add_argument(
         "--config-dir", metavar="FOLDER", help="further conf/ tree: sweep/, model/, family/ ..."
     )
     one.add_argument("--traceback", action="store_true", help="show Python's traceback of an error")
     if name not in {"cancel", "launch"}:
         one.add_argument("--json", action="store_true", help="print data instead of a table")
-    for flags, options in FLAGS.get(name, {}).items():
+    given = TABLE if name in LEARNING else {}
+    given = given | (WRITTEN if name in WRITING else {})
+    for flags, options in (given | FLAGS.get(name, {})).items():
         one.add_argument(flags, **options)  # type: ignore[arg-type]
-
-
-def _whole(word: str) -> int:
-    """A whole number, also as 5e9; read exactly, since a float forgets digits above 2**53."""
-    try:
-        value = Decimal(word)
-        whole = value == value.to_integral_value()
-    except InvalidOperation:
-        whole = False
-    # A huge exponent must not be written out in digits.
-    if not whole or not 0 <= value <= LARGEST:
-        raise argparse.ArgumentTypeError(f"{word} is not a whole number between 0 and {LARGEST}")
-    return int(value)
-
-
-def _positive(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{word} is not an amount of FLOPs, such as 3e11")
-    return value
-
-
-METRICS = ("accuracy", "loss")
-FLAGS: dict[str, dict[str, dict[str, object]]] = {
-    "plan": {"--config": {"action": "store_true", "help": "print the whole configuration as YAML"}},
-    "launch": {
-        "--yes": {"action": "store_true", "help": "submit without asking"},
-        "--dry-run": {"action": "store_true", "help": "show the plan only"},
-        "--follow": {"action": "store_true", "help": "stay, and keep SLURM's queue filled"},
-        "--replace": {
-            "action": "store_true",
-            "help": "let the name answer for another question; runs stay",
-        },
-    },
-    "status": {
-        "--watch": {"action": "store_true", "help": "show it again every few seconds"},
-    },
-    "cancel": {
-        "--arm": {"metavar": "ARM", "help": "only the cells of this arm: grow, continue, scratch"},
-        "--growth": {"metavar": "LABEL", "help": "only the cells of this growth: `depth x2`"},
-        "--stage": {"metavar": "ID", "help": "only this stage and what waits for it"},
-    },
-    "logs": {
-        "--lines": {"type": _whole, "default": 40, "help": "how many lines (40)"},
-        "--follow": {"action": "store_true", "help": "go on as lines are written"},
-    },
-    "results": {"--csv": {"metavar": "FILE", "help": "write all columns to a CSV file"}},
-    "plot": {
-        "--metric": {"choices": METRICS, "default": "accuracy", "help": "what is drawn (accuracy)"},
-        "--figure": {"action": "append", "metavar": "NAME", "help": "only this one; repeatable"},
-    },
-    "recommend": {
-        "--sunk": {"type": _positive, "metavar": "FLOPS", "help": "spent on the checkpoint so far"},
-        "--extra": {"type": _positive, "metavar": "FLOPS", "help": "left to spend after it"},
-        "--total": {"type": _positive, "metavar": "FLOPS", "help": "to spend in all"},
-        "--metric": {
-            "choices": METRICS,
-            "default": "accuracy",
-            "help": "what to maximise (accuracy)",
-        },
-    },
-}
 
 
 def complete(docs: Mapping[str, str]) -> None:
@@ -178,12 +170,11 @@ def complete(docs: Mapping[str, str]) -> None:
     argcomplete.autocomplete(parsers(docs)[0], always_complete_options="long")
 
 
-def _complete_sweep(prefix: str, **_: object) -> list[str]:
+def _complete_named(group: str, prefix: str, **_: object) -> list[str]:
     import conf
 
-    return [
-        path.stem for path in (conf.FOLDER / "sweep").glob("*.yaml") if path.stem.startswith(prefix)
-    ]
+    found = (path.stem for path in (conf.FOLDER / group).glob("*.yaml"))
+    return [name for name in found if name.startswith(prefix)]
 
 
 def _complete_key(prefix: str, **_: object) -> list[str]:

@@ -1,74 +1,52 @@
-"""Blocks: where a stretch of a grown tensor comes from, and its bytes when they are computed."""
+"""Blocks: where a stretch of a grown tensor comes from, and its bytes when they are computed.
 
-import hashlib
-from collections.abc import Callable
+Arithmetic loads NumPy when it is first done: a growth that only copies bytes stays small.
+"""
+
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, TypeAlias
 
 from sweeps.errors import GrowpointError
 
-Values = NDArray[np.floating[Any]]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from orchestrator.numbers import Values
+    from orchestrator.redrawn import Drawn, Redrawn
+
+Data = bytes | bytearray
+# Stored bytes, or arithmetic on blocks: with size_bytes, dtype, name, stored, and data().
+Block: TypeAlias = "Stored | Noisy | Scaled | Drawn | Redrawn"
 
 # The dtypes that arithmetic is done on; all others are copied as bytes only.
 FLOATS = ("F16", "BF16", "F32", "F64")
 
 
-def _decode_bf16(data: bytes) -> Values:
-    bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-    return bits.view(np.float32)
-
-
-def _encode_bf16(values: Values) -> bytes:
-    bits = values.astype(np.float32, copy=False).view(np.uint32)
-    # Half to even, and then the upper half of each number: in place this is 15 times faster than
-    # as one expression. Values here are finite (Spread sees to it).
-    rounded = bits >> 16
-    rounded &= 1
-    rounded += 0x7FFF
-    rounded += bits
-    return rounded.astype("<u4", copy=False).view("<u2")[1::2].tobytes()
-
-
-_DECODE: dict[str, Callable[[bytes], Values]] = {
-    "BF16": _decode_bf16,
-    "F16": lambda data: np.frombuffer(data, "<f2").astype(np.float32),
-    "F32": lambda data: np.frombuffer(data, "<f4"),
-    "F64": lambda data: np.frombuffer(data, "<f8"),
-}
-_ENCODE: dict[str, Callable[[Values], bytes]] = {
-    "BF16": _encode_bf16,
-    "F16": lambda values: values.astype("<f2").tobytes(),
-    "F32": lambda values: values.astype("<f4").tobytes(),
-    "F64": lambda values: values.astype("<f8").tobytes(),
-}
-
-
-def decode(data: bytes, dtype: str) -> Values:
+def decode(data: Data, dtype: str) -> "Values":
     """Stored numbers in single precision (F64 stays as it is)."""
-    return _DECODE[dtype](data)
+    from orchestrator import numbers
+
+    return numbers.decode(data, dtype)
 
 
-def encode(values: Values, dtype: str) -> bytes:
+def encode(values: "Values", dtype: str) -> bytes:
     """Numbers as they are stored, rounded once, to nearest with ties to even."""
-    return _ENCODE[dtype](values)
+    from orchestrator import numbers
+
+    return numbers.encode(values, dtype)
 
 
-def normals(seed: int, key: str, count: int) -> NDArray[np.float32]:
-    """Standard normals that depend on (seed, key) alone: neither on order nor on other draws.
+def normals(seed: int, key: str, count: int) -> "NDArray[np.float32]":
+    """Standard normals that depend on (seed, key) alone: neither on order nor on other draws."""
+    from orchestrator import numbers
 
-    NumPy's ziggurat on a Philox counter whose key is the first 128 bits of sha256("seed:key").
-    """
-    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-    return generator.standard_normal(count, dtype=np.float32)
+    return numbers.normals(seed, key, count)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Stored:
     """Bytes of a source tensor, unchanged."""
 
@@ -83,18 +61,32 @@ class Stored:
         """Length of the block."""
         return self.end - self.start
 
-    def data(self) -> bytes:
+    @property
+    def stored(self) -> "Stored":
+        """Itself."""
+        return self
+
+    def data(self) -> bytearray:
         """The block as it is on disk. Raises GrowpointError if the file has become shorter."""
-        with self.file.open("rb") as file:
+        data = bytearray(self.size_bytes)
+        with self.file.open("rb", buffering=0) as file:
             file.seek(self.start)
-            data = file.read(self.size_bytes)
-        if len(data) != self.size_bytes:
-            raise GrowpointError(
-                "a file of the checkpoint became shorter while it was read",
-                [("file", self.file)],
-                "let nothing write there meanwhile, and repeat the command",
-            )
+            view = memoryview(data)
+            while view:
+                count = file.readinto(view)
+                if not count:
+                    raise shortened(self.file)
+                view = view[count:]
         return data
+
+
+def shortened(file: Path) -> GrowpointError:
+    """The user's error for a source that somebody else changes."""
+    return GrowpointError(
+        "a file of the checkpoint became shorter while it was read",
+        [("file", file)],
+        "let nothing write there meanwhile, and repeat the command",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +97,14 @@ class Spread:
 
     @cached_property
     def sigma(self) -> float:
-        """In double precision. Raises GrowpointError if some values are not finite."""
-        parts = [decode(block.data(), block.dtype) for block in self.blocks]
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        sigma = float(np.std(values, dtype=np.float64))
-        if not np.isfinite(sigma):
+        """Of 16 significant bits. Raises GrowpointError if some values are not finite."""
+        from orchestrator import numbers
+
+        parts = [numbers.sums(block.data(), block.dtype) for block in self.blocks]
+        count, total, squares = (sum(column) for column in zip(*parts, strict=True))
+        sigma = numbers.deviation(int(count), total, squares)
+        # Squares of finite numbers in double precision may still be too large to add up.
+        if sigma != sigma or sigma == float("inf"):
             raise GrowpointError(
                 "a tensor of the checkpoint has values that are not finite",
                 [("tensor", self.blocks[0].name)],
@@ -118,7 +113,7 @@ class Spread:
         return sigma
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Noisy:
     """A copy with normal noise of `amount` times its tensor's standard deviation added.
 
@@ -146,14 +141,22 @@ class Noisy:
         """The source tensor."""
         return self.of.name
 
-    def data(self) -> bytes:
+    @property
+    def stored(self) -> Stored:
+        """The source's bytes."""
+        return self.of.stored
+
+    def data(self) -> bytearray:
         """The noisy copy."""
-        values = decode(self.of.data(), self.dtype)
-        scale = np.float32(self.amount * self.spread.sigma)
-        return encode(values + scale * normals(self.seed, self.key, values.size), self.dtype)
+        from orchestrator import numbers
+
+        scale = self.amount * self.spread.sigma
+        data = bytearray_of(self.of.data())
+        numbers.add_noise(data, self.dtype, scale, self.seed, self.key)
+        return data
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scaled:
     """A copy times `by`."""
 
@@ -175,11 +178,22 @@ class Scaled:
         """The source tensor."""
         return self.of.name
 
-    def data(self) -> bytes:
+    @property
+    def stored(self) -> Stored:
+        """The source's bytes."""
+        return self.of.stored
+
+    def data(self) -> Data:
         """The scaled copy; zeros for `by` = 0, whatever the type of the numbers."""
         if self.by == 0:
             return bytes(self.size_bytes)
-        return encode(decode(self.of.data(), self.dtype) * np.float32(self.by), self.dtype)
+        from orchestrator import numbers
+
+        data = bytearray_of(self.of.data())
+        numbers.multiply(data, self.dtype, self.by)
+        return data
 
 
-Block = Stored | Noisy | Scaled
+def bytearray_of(data: Data) -> bytearray:
+    """The same bytes to be changed in place; not copied if they are free to be changed."""
+    return data if isinstance(data, bytearray) else bytearray(data)

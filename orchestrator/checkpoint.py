@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from orchestrator.headers import BITS as BITS
+from orchestrator.headers import DamagedError, Entry, damaged, header
 from orchestrator.store import sync
 from sweeps.errors import GrowpointError
 
@@ -16,35 +18,14 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MANIFEST = "manifest.json"
-
-# Bits of one element, by the names that safetensors headers use.
-BITS = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
-    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
-    **dict.fromkeys(("U32", "I32", "F32"), 32),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
-    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
-    "F4": 4,
-}
-# The library that defines the format refuses larger headers.
-MAX_HEADER_BYTES = 100_000_000
-
-
-class Entry(NamedTuple):
-    """One tensor in a safetensors file: its bytes are file[start:end]."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
+# Large enough for the system's calls, small enough for a core's cache.
+READ_BYTES = 1 << 18
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a checkpoint. Raises GrowpointError if there is none or it is damaged."""
     if not (folder / CONFIG).is_file():
-        raise GrowpointError(
+        raise DamagedError(
             f"{folder} has no checkpoint",
             [("lacks", CONFIG), ("found", _found(folder))],
             "name a folder in Hugging Face layout: config.json beside *.safetensors",
@@ -67,15 +48,6 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged(path, "it is not a JSON object")
     return value
-
-
-def damaged(path: Path, says: str) -> GrowpointError:
-    """The user's error for a file of a checkpoint that cannot be used."""
-    return GrowpointError(
-        "a file of the checkpoint is damaged",
-        [("file", path), ("says", says)],
-        "fetch or make the checkpoint again",
-    )
 
 
 def entries(folder: Path) -> dict[str, Entry]:
@@ -102,16 +74,26 @@ def weight_files(folder: Path) -> list[Path]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         pickled = any(folder.glob("pytorch_model*.bin"))
-        raise GrowpointError(
+        raise DamagedError(
             f"{folder} has no checkpoint"
             if names == [SINGLE]
             else "a file of the checkpoint is missing",
             [("lacks", ", ".join(missing)), ("found", _found(folder))],
-            "load it and save_pretrained: only safetensors are read, never pickles"
-            if pickled
-            else "fetch or make the checkpoint again",
+            _conversion(folder) if pickled else "fetch or make the checkpoint again",
         )
     return [folder / name for name in names]
+
+
+def _conversion(folder: Path) -> str:
+    """Pickles are never read here, since they may run code; transformers does it with care."""
+    source = folder.resolve()
+    target = source.with_name(f"{source.name}-safetensors")
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM as M; "
+        "M.from_pretrained(sys.argv[1], dtype='auto').save_pretrained(sys.argv[2])"
+    )
+    convert = shlex.join(["python", "-c", code, str(source), str(target)])
+    return f"{convert} && cp -n {shlex.quote(str(source))}/*token* {shlex.quote(str(target))}"
 
 
 def _index(folder: Path) -> Mapping[str, str]:
@@ -127,76 +109,40 @@ def _index(folder: Path) -> Mapping[str, str]:
     return names
 
 
-def header(path: Path) -> dict[str, Entry]:
-    """Tensors of one safetensors file. Raises GrowpointError unless the file is whole."""
-    length, described = _described(path)
+def file_hash(path: Path, stop: Callable[[], bool] = lambda: False) -> str:
+    """SHA-256 of a file's bytes, in hex; of those read so far if `stop` turns true."""
+    whole, buffer = hashlib.sha256(), bytearray(READ_BYTES)
+    view = memoryview(buffer)
     try:
-        found = {name: _entry(path, 8 + length, said) for name, said in described.items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged(path, f"its header cannot be read: {error}") from error
-    _check_extent(path, 8 + length, path.stat().st_size, found)
-    return found
-
-
-def _described(path: Path) -> tuple[int, dict[str, Any]]:
-    """Length of a file's header, and what it says of each tensor."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-                raise damaged(path, f"{size} bytes are too few for its header, it is truncated")
-            described = json.loads(file.read(length))
-        if not isinstance(described, dict):
-            raise ValueError("it is not a JSON object")
-    except (ValueError, OSError) as error:
-        raise damaged(path, f"its header cannot be read: {error}") from error
-    described.pop("__metadata__", None)
-    return length, described
-
-
-def _entry(path: Path, origin: int, said: Mapping[str, Any]) -> Entry:
-    start, end = said["data_offsets"]
-    shape = tuple(int(size) for size in said["shape"])
-    bits = prod(shape) * BITS[said["dtype"]]
-    if end - start != -(-bits // 8):
-        raise ValueError(f"{said['dtype']} {list(shape)} does not take {end - start} bytes")
-    return Entry(path, said["dtype"], shape, origin + start, origin + end)
-
-
-def _check_extent(path: Path, origin: int, size: int, found: Mapping[str, Entry]) -> None:
-    position = origin
-    for entry in sorted(found.values(), key=lambda entry: (entry.start, entry.end)):
-        if entry.start != position:
-            raise damaged(path, f"its tensors leave a gap or overlap at byte {position}")
-        position = entry.end
-    if size != position:
-        word = "truncated" if size < position else "followed by something else"
-        raise damaged(path, f"{size} bytes instead of {position}, it is {word}")
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb", buffering=0) as file:
+            while (count := file.readinto(buffer)) and not stop():
+                whole.update(view[:count])
     except OSError as error:
         raise damaged(path, error.strerror or str(error)) from error
+    return whole.hexdigest()
 
 
-def seal(folder: Path) -> None:
-    """Write manifest.json: bytes and SHA-256 of every file, sorted by name."""
+def _hashes(paths: Iterable[Path], stop: Callable[[], bool] = lambda: False) -> list[str]:
+    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0)))) as pool:
+        return list(pool.map(lambda path: file_hash(path, stop), paths))
+
+
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Write manifest.json: bytes and SHA-256 of every file, sorted by name.
+
+    `known` are hashes by name that were taken while the files were written.
+    """
     names = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
         if path.is_file() and path != folder / MANIFEST
     )
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        hashes = pool.map(file_hash, [folder / name for name in names])
-        files = {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": found}
-            for name, found in zip(names, hashes, strict=True)
-        }
+    found = dict(known or {})
+    others = [name for name in names if name not in found]
+    found |= zip(others, _hashes(folder / name for name in others), strict=True)
+    files = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": found[name]} for name in names
+    }
     text = json.dumps({"version": 1, "files": files}, indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text + "\n")
 
@@ -212,12 +158,8 @@ def verify(folder: Path, quick: bool = False) -> None:
         _check_size(folder / name, int(said["bytes"]))
     read_config(folder)
     entries(folder)
-    if quick:
-        return
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        hashes = pool.map(file_hash, [folder / name for name in sealed])
-        for name, found in zip(sealed, hashes, strict=True):
-            _check_hash(folder / name, str(sealed[name]["sha256"]), found)
+    if not quick and sealed:
+        fingerprint(folder)
 
 
 def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -235,7 +177,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _check_size(path: Path, expected: int) -> None:
     if not path.is_file():
-        raise GrowpointError(
+        raise DamagedError(
             "a file of the checkpoint is missing",
             [("file", path), ("sealed", f"{expected} bytes")],
             "fetch or make the checkpoint again",
@@ -246,23 +188,31 @@ def _check_size(path: Path, expected: int) -> None:
         raise damaged(path, f"{size} bytes instead of {expected}, it is {word}")
 
 
-def _check_hash(path: Path, expected: str, found: str) -> None:
-    if found != expected:
-        raise GrowpointError(
-            "a file of the checkpoint is not what was sealed",
-            [("file", path), ("sealed", f"sha256 {expected}"), ("found", f"sha256 {found}")],
-            "fetch or make the checkpoint again",
-        )
+def fingerprint(folder: Path, stop: Callable[[], bool] = lambda: False) -> str:
+    """SHA-256 that names a checkpoint's content: of its manifest, or of all files if not sealed.
 
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 that names a checkpoint's content: of its manifest, or of all files if not sealed."""
-    if (folder / MANIFEST).is_file():
-        return file_hash(folder / MANIFEST)
-    whole = hashlib.sha256()
-    for path in [folder / CONFIG, *weight_files(folder)]:
-        whole.update(f"{file_hash(path)}  {path.name}\n".encode())
-    return whole.hexdigest()
+    Every file is read once. Raises GrowpointError if one is not what was sealed.
+    """
+    sealed = read_manifest(folder)
+    paths = [folder / name for name in sealed] or [folder / CONFIG, *weight_files(folder)]
+    hashes = _hashes(paths, stop)
+    if stop():
+        return ""
+    if not sealed:
+        lines = (f"{found}  {path.name}\n" for path, found in zip(paths, hashes, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+    for path, said, found in zip(paths, sealed.values(), hashes, strict=True):
+        if found != said["sha256"]:
+            raise DamagedError(
+                "a file of the checkpoint is not what was sealed",
+                [
+                    ("file", path),
+                    ("sealed", f"sha256 {said['sha256']}"),
+                    ("found", f"sha256 {found}"),
+                ],
+                "fetch or make the checkpoint again",
+            )
+    return file_hash(folder / MANIFEST)
 
 
 def publish(temporary: Path, folder: Path) -> None:

@@ -5,9 +5,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.arguments import complete, parse
+from orchestrator.flags import WRITING
 from sweeps.errors import GrowpointError, nearest
+
+if TYPE_CHECKING:
+    from analysis.outcomes import Outcomes
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -28,10 +33,13 @@ learn from it
   fit         fit scaling laws to its results and compare them
   plot        draw its figures
   recommend   answer: grow, continue or start over?
+  next        say which runs would settle that, and write a sweep of them
   report      write tables and figures into one Markdown file
 
 by hand
   grow        grow one checkpoint on disk
+  inspect     show what a checkpoint is, its weight norms, and what two lineages learnt
+  series      list checkpoints that exist already, and what is sunk into each
   completion  print a shell's completion script
 
 examples
@@ -39,6 +47,7 @@ examples
   growpoint launch demo recipe.lr=1e-3 name=demo-slow
   growpoint launch demo cluster=slurm cluster.partition=gpu
   growpoint recommend demo --extra 3e11
+  growpoint fit --results mine.csv --column accuracy=avg_acc
 """
 
 
@@ -146,60 +155,121 @@ def _grow(arguments: argparse.Namespace) -> int:
     return commands.grow(arguments)
 
 
-def _results(arguments: argparse.Namespace) -> int:
-    """List the finished cells of a sweep."""
-    from analysis import commands
+def _inspect(arguments: argparse.Namespace) -> int:
+    """Show what checkpoints are, their weight norms by layer, and whether updates are orthogonal.
+
+    Facts and tables are printed; CSV files and the figure of the norms go to --to.
+    """
+    from orchestrator import diagnose
+    from sweeps import search
+
+    if arguments.config_dir:
+        search.use_folder(Path(arguments.config_dir))
+    return diagnose.inspect(arguments, _draw_norms)
+
+
+def _draw_norms(rows: Sequence[dict[str, Any]], folder: Path, group: str) -> list[Path]:
+    """The figure of norms by layer; pandas and matplotlib are imported when it is drawn."""
+    import pandas as pd
+
+    from analysis import style
+    from analysis.figures.norm_profile import norm_profile
+
+    return style.save(*norm_profile(pd.DataFrame(list(rows)), group), folder, "norm_profile")
+
+
+def _outcomes(arguments: argparse.Namespace) -> "Outcomes":
+    """The results that a command asks for: those of a sweep, or of a table made elsewhere."""
+    from analysis import outcomes
+    from orchestrator import text
     from orchestrator.launched import located
 
-    store, name = located(arguments)
+    if arguments.results is None:
+        return outcomes.of_sweep(*located(arguments))
+    to = Path(arguments.to) if arguments.command in WRITING and arguments.to else None
+    found = outcomes.of_table(arguments.results, dict(arguments.column or ()), to)
+    for said in found.table.warnings() if found.table else ():
+        text.talk.print(said, markup=False)
+    return found
+
+
+def _series(arguments: argparse.Namespace) -> int:
+    """List the checkpoints of a series: steps, tokens, sunk FLOPs, phase, and whether it is here.
+
+    Without a name, list the series that are known.
+    """
+    from orchestrator import series
+
+    return series.show(arguments)
+
+
+def _results(arguments: argparse.Namespace) -> int:
+    """List the finished cells of a sweep, or the rows of a table made elsewhere."""
+    from analysis import commands
+
     csv = Path(arguments.csv) if arguments.csv else None
-    return commands.results(store, name, as_json=arguments.json, csv=csv)
+    return commands.results(_outcomes(arguments), as_json=arguments.json, csv=csv)
 
 
 def _fit(arguments: argparse.Namespace) -> int:
-    """Fit scaling laws to a sweep's results, and compare them."""
+    """Fit scaling laws to the results of a sweep or a table, and compare them."""
     from analysis import commands
-    from orchestrator.launched import located
 
-    store, name = located(arguments)
-    return commands.fit(store, name, as_json=arguments.json)
+    return commands.fit(_outcomes(arguments), as_json=arguments.json)
 
 
 def _plot(arguments: argparse.Namespace) -> int:
-    """Draw a sweep's figures as PDF, SVG and PNG, with the drawn data as CSV."""
+    """Draw figures of a sweep or a table as PDF, SVG and PNG, with the drawn data as CSV."""
     from analysis import commands
-    from orchestrator.launched import located
 
-    store, name = located(arguments)
     return commands.plot(
-        store, name, as_json=arguments.json, which=arguments.figure or (), metric=arguments.metric
+        _outcomes(arguments),
+        as_json=arguments.json,
+        which=arguments.figure or (),
+        metric=arguments.metric,
     )
 
 
 def _recommend(arguments: argparse.Namespace) -> int:
-    """Answer: grow now, train on, or start over? For what is sunk and what is left to spend."""
+    """Answer: grow now, train on, or start over? For a budget, a checkpoint, or a target."""
     from analysis import commands
-    from orchestrator.launched import located
+    from orchestrator import swept
 
-    store, name = located(arguments)
+    asked = ("sunk", "extra", "total", "target", "growth", "series")
+    words = {name: getattr(arguments, name) for name in asked} | {"listed": swept.listed(arguments)}
     return commands.recommend(
-        store,
-        name,
+        _outcomes(arguments), as_json=arguments.json, metric=arguments.metric, **words
+    )
+
+
+def _next(arguments: argparse.Namespace) -> int:
+    """Say which runs would settle the answer at the least cost, and write a sweep of them.
+
+    The sweep keeps its name and its finished cells, so `launch` runs the new ones alone.
+    """
+    from analysis import commands
+    from sweeps import search
+
+    if arguments.config_dir:
+        search.use_folder(Path(arguments.config_dir))
+    return commands.next_runs(
+        _outcomes(arguments),
         as_json=arguments.json,
         sunk_flops=arguments.sunk,
         extra_flops=arguments.extra,
         total_flops=arguments.total,
         metric=arguments.metric,
+        budget_flops=arguments.budget,
+        count=arguments.count,
+        to=Path(arguments.to) if arguments.to else None,
     )
 
 
 def _report(arguments: argparse.Namespace) -> int:
     """Write tables, fitted laws, the recommendation and figures into one Markdown file."""
     from analysis import commands
-    from orchestrator.launched import located
 
-    store, name = located(arguments)
-    return commands.report(store, name, as_json=arguments.json)
+    return commands.report(_outcomes(arguments), as_json=arguments.json)
 
 
 def _completion(arguments: argparse.Namespace) -> int:
@@ -220,8 +290,11 @@ COMMANDS: dict[str, Command] = {
     "fit": _fit,
     "plot": _plot,
     "recommend": _recommend,
+    "next": _next,
     "report": _report,
     "grow": _grow,
+    "inspect": _inspect,
+    "series": _series,
     "completion": _completion,
 }
 

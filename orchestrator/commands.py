@@ -132,7 +132,8 @@ def _keeping(new: dict[str, Any], path: Path) -> dict[str, Any]:
     now = {job["id"] for job in new["jobs"]}
     earlier = {job["id"]: job for job in (*old.get("earlier_jobs", ()), *old["jobs"])}
     kept = [job for job in earlier.values() if job["id"] not in now]
-    merged = {key: {**old[key], **new[key]} for key in ("data", "heldout_tokens")}
+    needed = ("data", "heldout_tokens", "sources")
+    merged = {key: {**old.get(key, {}), **new[key]} for key in needed}
     return {**new, **merged, "earlier_jobs": kept}
 
 
@@ -249,9 +250,21 @@ def grow(arguments: Namespace) -> int:
     if arguments.config_dir:
         search.use_folder(Path(arguments.config_dir))
     operators = config.growth(arguments.overrides)
-    report = growth.by_hand(
-        arguments.source, arguments.to, operators, arguments.seed, arguments.shard_bytes
+    how = growth.Asked(
+        shard_bytes=arguments.shard_bytes,
+        allow_unknown=arguments.allow_unknown,
+        hand_on_code=arguments.trust_remote_code,
+        check=not arguments.no_check,
+        check_values=not (arguments.no_check or arguments.no_check_values),
+        workers=arguments.workers or None,
     )
+    try:
+        report = growth.by_hand(arguments.source, arguments.to, operators, arguments.seed, how=how)
+    except KeyboardInterrupt:
+        text.talk.print(growth.left_by_interrupt(arguments.to), markup=False)
+        raise
+    for warning in report.warnings():
+        text.talk.print(warning, markup=False)
     if arguments.json:
         print(json.dumps(report.to_dict(), indent=1))
     else:

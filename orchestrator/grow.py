@@ -1,98 +1,85 @@
 """Growing a checkpoint on disk: planned from headers, then streamed, never loaded as a model."""
 
-import contextlib
-import errno
+import hashlib
 import json
-import os
-import secrets
-import shutil
-import socket
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator import card, checkpoint, shards, text
+import conf
+from orchestrator import card, checkpoint, growth_check, stream
+from orchestrator.along import copy_along
+from orchestrator.disk import require_space, written_to
 from orchestrator.grow_config import grown_config
-from orchestrator.grow_plan import Plan, plan
+from orchestrator.grow_plan import Plan, initializer_range, plan
+from orchestrator.growth_report import GrowthReport
+from orchestrator.partial import Partial, finished_bytes, growing, publish, summary
+from orchestrator.shards import SHARD_BYTES, Shard, shards, write_index
+from sweeps import family as families
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth, Width, expert_map, grown, layer_map
-from sweeps.model import Model, from_config, parameters
+from sweeps.model import Model, from_config
+from sweeps.schema import asked
 
-# Small files that go along, by their endings; what belongs to training or to us does not.
-ALONG = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py", ".vocab", ".merges")
-LICENCES = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
-NOT_ALONG = (
-    checkpoint.CONFIG,
-    checkpoint.INDEX,
-    checkpoint.MANIFEST,
-    card.LINEAGE,
-    "stage.json",
-    "state.json",
-    "record.json",
-    "progress.json",
-    "trainer_state.json",
-    "training.json",
-    "optimizer.json",
-)
+# Raised when the same arguments come to mean other bytes: what a kill left is then begun anew.
+BYTES_VERSION = 2
 
 OnProgress = Callable[[int, int], None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How growth goes about it; none of these changes a tensor.
+
+    `check` holds the result against its model class, `check_values` looks for values that are not
+    finite, `workers` is how many cores to use (all that there are).
+    """
+
+    shard_bytes: int = SHARD_BYTES
+    allow_unknown: bool = False
+    hand_on_code: bool = False
+    check: bool = False
+    check_values: bool = False
+    workers: int | None = None
+
+
 @dataclass(frozen=True)
-class GrowthReport:
-    """What a growth made: sizes before and after, source maps, bytes of tensors, wall seconds."""
+class _Growth:
+    """All that is known before a byte is written."""
 
-    source: Model
-    target: Model
-    layers: tuple[int, ...]
-    experts: tuple[int, ...]
-    tensors: int
-    bytes: int
-    seconds: float
-    dropped: tuple[str, ...] = ()
-    target_folder: Path = Path()
+    source: Path
+    model: Model
+    operators: Sequence[Depth | Width]
+    seed: int
+    config: str
+    planned: Plan
+    files: Sequence[Shard]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON data."""
-        return {
-            "folder": str(self.target_folder),
-            "source": self.source.model_dump(mode="json"),
-            "target": self.target.model_dump(mode="json"),
-            "layers": list(self.layers),
-            "experts": list(self.experts),
-            "tensors": self.tensors,
-            "bytes": self.bytes,
-            "seconds": round(self.seconds, 3),
-            "dropped": list(self.dropped),
+    @property
+    def tensor_bytes(self) -> int:
+        return sum(shard.tensor_bytes for shard in self.files)
+
+    def digest(self) -> str:
+        """SHA-256 of what decides the bytes: two growths of the same digest share files."""
+        whole = hashlib.sha256()
+        family = families.load(self.model.family)
+        said = {
+            "version": BYTES_VERSION,
+            "source": _identity(self.source),
+            "operators": [asked(operator) for operator in self.operators],
+            "seed": self.seed,
+            "config": self.config,
+            "family": family.model_dump(mode="json"),
         }
-
-    def text(self) -> str:
-        """As printed: sizes, maps, where it lies."""
-        before, after = self.source, self.target
-        lines = [
-            ("grown", self.target_folder),
-            ("layers", _change(before.layers, after.layers, self.layers)),
-            ("experts", _change(before.experts, after.experts, self.experts)),
-            ("top-k", _change(before.top_k, after.top_k)),
-            ("params", " -> ".join(text.params(parameters(m).total) for m in (before, after))),
-            ("written", f"{_gigabytes(self.bytes)} in {text.seconds(self.seconds)}"),
-        ]
-        if self.dropped:
-            lines.append(("left out", f"{len(self.dropped)} tensors that predict further ahead"))
-        return "\n".join(f"  {key:<9} {value}" for key, value in lines)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
-
-
-def _change(before: int, after: int, source: Sequence[int] = ()) -> str:
-    if before == after:
-        return str(before)
-    drawn = " ".join(map(str, source[:16])) + (" ..." if len(source) > 16 else "")
-    return f"{before} -> {after}" + (f"   from {drawn}" if source else "")
+        whole.update(json.dumps(said, sort_keys=True).encode())
+        for shard in self.files:
+            whole.update(f"\n{shard.name}\n".encode())
+            whole.update(shard.head())
+        return whole.hexdigest()
 
 
 def grow(
@@ -101,53 +88,86 @@ def grow(
     operators: Sequence[Depth | Width],
     seed: int,
     *,
-    shard_bytes: int = shards.SHARD_BYTES,
+    shard_bytes: int = SHARD_BYTES,
     on_progress: OnProgress | None = None,
+    how: Asked | None = None,
 ) -> GrowthReport:
     """Grow the checkpoint in `source` by `operators`, in order, into the new folder `target`.
 
     A pure function of its arguments: neither shard size nor order of writing changes a tensor.
     Memory stays near one tensor. Only weights are grown; every phase of training starts with fresh
-    optimizer moments. Raises GrowpointError for a source that is not whole or not known, for growth
-    that the family cannot hold, for an existing target and a full disk: nothing is left behind.
+    optimizer moments. After a kill the same call goes on with the files that are not finished.
+    Raises GrowpointError for a source that is not whole or not known, for growth that the family
+    cannot hold, for an existing target and a full disk: nothing is left behind.
     """
-    begun = time.monotonic()
-    if shard_bytes < 1:
-        raise GrowpointError(
-            "shards need at least one byte", [("given", shard_bytes)], "--shard-bytes 5000000000"
-        )
+    begun, how = time.monotonic(), how or Asked(shard_bytes=shard_bytes)
     checkpoint.refuse_existing(target)
-    config = checkpoint.read_config(source)
-    model = from_config(config)
-    edited = grown_config(config, operators)
-    checkpoint.verify(source)
-    planned = plan(checkpoint.entries(source), model, operators, seed)
-    _check_promise(edited, model, operators)
-    lineage = [
-        *card.read_lineage(source),
-        card.step(_name(source), checkpoint.fingerprint(source), operators, seed),
-    ]
-    with _appearing(target, _total(planned)) as folder:
-        _copy_along(source, folder)
-        shards.write(folder, planned.tensors, shard_bytes, _counter(planned, on_progress))
-        (folder / checkpoint.CONFIG).write_text(json.dumps(edited, indent=2) + "\n")
-        card.write(folder, model, operators, lineage, planned.dropped)
-        checkpoint.seal(folder)
+    growth = _prepared(source, operators, seed, how)
+    with written_to(target, growth.tensor_bytes), growing(target, growth.digest()) as place:
+        kept = len(place.finished)
+        require_space(growth.tensor_bytes - finished_bytes(place), target)
+        fingerprint, unchecked, strange = _write(growth, place, how, on_progress)
+        _finish(growth, place, str(fingerprint))
+        publish(place, target)
     return GrowthReport(
-        source=model,
-        target=grown(model, operators),
-        layers=layer_map(model.layers, operators),
-        experts=expert_map(model.experts, operators),
-        tensors=len(planned.tensors),
-        bytes=_total(planned),
+        source=growth.model,
+        target=grown(growth.model, operators),
+        layers=layer_map(growth.model.layers, operators),
+        experts=expert_map(growth.model.experts, operators),
+        tensors=len(growth.planned.tensors),
+        bytes=growth.tensor_bytes,
         seconds=time.monotonic() - begun,
-        dropped=planned.dropped,
+        dropped=growth.planned.dropped,
         target_folder=target,
+        unknown=growth.planned.unknown,
+        not_finite=tuple(strange),
+        unchecked=unchecked,
+        files_kept=kept,
     )
 
 
-def _total(planned: Plan) -> int:
-    return sum(tensor.size_bytes for tensor in planned.tensors)
+def _prepared(source: Path, operators: Sequence[Depth | Width], seed: int, how: Asked) -> _Growth:
+    if how.shard_bytes < 1:
+        raise GrowpointError(
+            "shards need at least one byte", [("given", how.shard_bytes)], "--shard-bytes 5e9"
+        )
+    config = checkpoint.read_config(source)
+    model = from_config(config)
+    _refuse_own_code(config, model, how)
+    edited = grown_config(config, operators)
+    checkpoint.verify(source, quick=True)
+    planned = plan(
+        checkpoint.entries(source),
+        model,
+        operators,
+        seed,
+        allow_unknown=how.allow_unknown,
+        initializer_range=initializer_range(config),
+    )
+    _check_promise(edited, model, operators)
+    files = shards(planned.tensors, how.shard_bytes)
+    return _Growth(
+        source, model, operators, seed, json.dumps(edited, indent=2) + "\n", planned, files
+    )
+
+
+def _refuse_own_code(config: dict[str, Any], model: Model, how: Asked) -> None:
+    """Growth runs no code of a checkpoint, but hands it on to whoever loads the result."""
+    shipped = (conf.FOLDER / "family" / f"{model.family}.yaml").is_file()
+    if "auto_map" in config and not shipped and not how.hand_on_code:
+        raise GrowpointError(
+            "the checkpoint is loaded by code of its own",
+            [("auto_map", ", ".join(sorted(map(str, config["auto_map"]))))],
+            "--trust-remote-code, to hand that code on unread; growing runs none of it",
+        )
+
+
+def _identity(source: Path) -> object:
+    """What names a source without reading it: its seal, or sizes and times of its files."""
+    if checkpoint.read_manifest(source):
+        return checkpoint.file_hash(source / checkpoint.MANIFEST)
+    known = [(path, path.stat()) for path in checkpoint.weight_files(source)]
+    return [[path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns] for path, stat in known]
 
 
 def _check_promise(
@@ -163,63 +183,56 @@ def _check_promise(
         )
 
 
-def _counter(planned: Plan, on_progress: OnProgress | None) -> Callable[[int], None]:
-    total, done = _total(planned), 0
+def _write(
+    growth: _Growth, place: Partial, how: Asked, on_progress: OnProgress | None
+) -> tuple[object, str, list[str]]:
+    """All files, and at the same time the source's hash, the model class, the values."""
+
+    def compared(stop: Callable[[], bool]) -> str:
+        if not how.check:
+            return ""
+        return growth_check.compare(place.root / "sketch", growth.config, growth.files, stop)
+
+    def searched(stop: Callable[[], bool]) -> list[str]:
+        return growth_check.not_finite(growth.source, stop) if how.check_values else []
+
+    missing = [shard for shard in growth.files if shard.name not in place.finished]
+    done = growth.tensor_bytes - sum(shard.tensor_bytes for shard in missing)
+    fingerprint, unchecked, strange = stream.write(
+        place.folder,
+        missing,
+        _counter(done, growth.tensor_bytes, on_progress),
+        place.add,
+        beside=(partial(checkpoint.fingerprint, growth.source), compared, searched),
+        workers=how.workers,
+    )
+    return fingerprint, str(unchecked), list(strange) if isinstance(strange, list) else []
+
+
+def _counter(done: int, total: int, on_progress: OnProgress | None) -> Callable[[int], None]:
+    lock = threading.Lock()
 
     def advance(count: int) -> None:
         nonlocal done
-        done += count
-        if on_progress:
-            on_progress(done, total)
+        with lock:
+            done += count
+            if on_progress:
+                on_progress(done, total)
 
     return advance
 
 
-def _copy_along(source: Path, folder: Path) -> None:
-    for path in sorted(source.iterdir()):
-        small = path.suffix in ALONG or path.name.upper().startswith(LICENCES)
-        if small and path.is_file() and path.name not in NOT_ALONG:
-            shutil.copyfile(path, folder / path.name)
-
-
-@contextlib.contextmanager
-def _appearing(target: Path, size: int) -> Iterator[Path]:
-    """A folder beside `target` that takes its name when all went well, and vanishes otherwise."""
-    own = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(3)}"
-    folder = target.parent / f".{target.name}.{own}"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_left_over(target)
-        folder.mkdir()
-        yield folder
-        checkpoint.publish(folder, target)
-    except OSError as error:
-        raise _unwritable(target, size, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _clear_left_over(target: Path) -> None:
-    """Remove what killed processes of this machine left of earlier attempts."""
-    prefix = f".{target.name}.{socket.gethostname()}."
-    for path in target.parent.glob(f"{prefix}*"):
-        process = path.name.removeprefix(prefix).split(".")[0]
-        if process.isdigit() and not Path(f"/proc/{process}").exists():
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _unwritable(target: Path, size: int, error: OSError) -> GrowpointError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    evidence: list[tuple[str, object]] = [("needs", _gigabytes(size))]
-    if full:
-        evidence.append(("free", _gigabytes(shutil.disk_usage(target.parent).free)))
-    return GrowpointError(
-        "the disk is full" if full else "the grown checkpoint cannot be written",
-        [("target", target), *evidence, ("says", error.strerror or error)],
-        "free some space, or name a target on another disk: --to FOLDER"
-        if full
-        else "name a target where you may write: --to FOLDER",
-    )
+def _finish(growth: _Growth, place: Partial, fingerprint: str) -> None:
+    """All that is not tensors."""
+    folder = place.folder
+    copy_along(growth.source, folder)
+    write_index(folder, growth.files)
+    (folder / checkpoint.CONFIG).write_text(growth.config)
+    step = card.step(_name(growth.source), fingerprint, growth.operators, growth.seed)
+    lineage = [*card.read_lineage(growth.source), step]
+    planned = growth.planned
+    card.write(folder, growth.model, growth.operators, lineage, planned.dropped, planned.unknown)
+    checkpoint.seal(folder, place.finished)
 
 
 def _name(source: Path) -> str:
@@ -233,8 +246,8 @@ def by_hand(
     target: str,
     operators: Sequence[Depth | Width],
     seed: int = 0,
-    shard_bytes: int = shards.SHARD_BYTES,
     on_progress: OnProgress | None = None,
+    how: Asked | None = None,
 ) -> GrowthReport:
     """`growpoint grow`: SOURCE is a checkpoint folder, or a stage's folder that has one."""
     if not operators:
@@ -249,14 +262,13 @@ def by_hand(
             [("state", _state(folder))],
             "wait for it, or grow from the stage before it",
         )
-    return grow(
-        folder,
-        Path(target).expanduser(),
-        operators,
-        seed,
-        shard_bytes=shard_bytes,
-        on_progress=on_progress,
-    )
+    target_folder = Path(target).expanduser()
+    return grow(folder, target_folder, operators, seed, on_progress=on_progress, how=how)
+
+
+def left_by_interrupt(target: str) -> str:
+    """What stays of a growth that was interrupted, for the line that says so."""
+    return summary(Path(target).expanduser())
 
 
 def _state(folder: Path) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps import family as families
-from sweeps.errors import GrowpointError
+from sweeps import layers as layering
 from sweeps.family import Family
 from sweeps.growth import Depth, Width, grown, layer_map
-from sweeps.model import Model, all_settings, dense_indices, from_config
+from sweeps.model import Model, all_settings, from_config
 
 
 def grown_config(config: Mapping[str, Any], operators: Sequence[Depth | Width]) -> dict[str, Any]:
@@ -21,22 +21,28 @@ def grown_config(config: Mapping[str, Any], operators: Sequence[Depth | Width]) 
     changed = {
         **_sizes(config, family, source, target),
         **_settings(config, source, target),
-        **_per_layer(config, family, layers),
+        **_per_layer(config, family, layers, source.layers),
         **_counts(config, family, layers, source.layers),
     }
-    return {**config, **changed}
+    return {**config, **changed, **_kinds({**config, **changed}, family, target)}
 
 
 def _sizes(
     config: Mapping[str, Any], family: Family, source: Model, target: Model
 ) -> dict[str, Any]:
-    """Changed sizes, under whichever of their keys the source uses."""
-    return {
-        key: getattr(target, size)
-        for size, keys in family.config.items()
-        if getattr(target, size) != getattr(source, size)
-        for key in ([key for key in keys if key in config] or keys[:1])
-    }
+    """Changed sizes, under whichever of their keys the source uses, and as it writes them."""
+    changed = {}
+    for size, keys in family.config.items():
+        if size == "dense_layers":
+            continue
+        value, here = getattr(target, size), [key for key in keys if key in config]
+        is_changed = value != getattr(source, size)
+        for key in here or (keys[:1] if is_changed else ()):
+            if isinstance(config.get(key), list):
+                changed[key] = [value] * target.layers
+            elif is_changed:
+                changed[key] = value
+    return changed
 
 
 def _settings(config: Mapping[str, Any], source: Model, target: Model) -> dict[str, Any]:
@@ -45,36 +51,35 @@ def _settings(config: Mapping[str, Any], source: Model, target: Model) -> dict[s
 
 
 def _per_layer(
-    config: Mapping[str, Any], family: Family, layers: Sequence[int]
+    config: Mapping[str, Any], family: Family, layers: Sequence[int], before: int
 ) -> dict[str, list[Any]]:
-    lists = {key: config[key] for key in family.per_layer if config.get(key) is not None}
-    changed = {key: [values[layer] for layer in layers] for key, values in lists.items()}
-    if family.dense_list:
-        # Listed in full: a period of sparse layers need not survive growth.
-        dense = set(dense_indices(config, family, max(layers) + 1))
-        changed[family.dense_list] = [at for at, layer in enumerate(layers) if layer in dense]
-    return changed
+    """Lists with one entry for each layer, also those that the class would have filled in."""
+    if list(layers) == list(range(before)):
+        return {}
+    # A list that was left out is periodic; the layer map need not keep that period.
+    found = {key: layering.listed(config, family, key, before) for key in family.per_layer}
+    return {
+        key: [values[layer] for layer in layers]
+        for key, values in found.items()
+        if isinstance(values, list)
+    }
+
+
+def _kinds(config: Mapping[str, Any], family: Family, target: Model) -> dict[str, Any]:
+    """Which layers have no experts, and which mixer each has, in the family's own words."""
+    dense = layering.stated_dense(config, family, target.dense, target.layers)
+    return {**(dense or {}), **(layering.stated_mixers(config, family, target.mixers) or {})}
 
 
 def _counts(
     config: Mapping[str, Any], family: Family, layers: Sequence[int], before: int
 ) -> dict[str, int]:
     changed = {}
-    if family.sparse_step and family.sparse_step in config:
-        changed[family.sparse_step] = 1
     if family.predicts and config.get(family.predicts):
         changed[family.predicts] = 0
     for key in family.leading:
         if config.get(key) is not None:
             changed[key] = _leading(key, int(config[key]), layers, before)
-    if family.last_layer and config.get(family.last_layer, -1) != -1:
-        if config[family.last_layer] != before - 1:
-            raise GrowpointError(
-                "layers without experts after those with experts cannot be described",
-                [(family.last_layer, config[family.last_layer]), ("layers", before)],
-                "choose a checkpoint whose layers without experts come first",
-            )
-        changed[family.last_layer] = len(layers) - 1
     return changed
 
 

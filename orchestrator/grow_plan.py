@@ -1,165 +1,102 @@
 """What growth makes of each tensor: planned from headers alone, before a byte is written."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
-from orchestrator.blocks import FLOATS, Block, Noisy, Scaled, Spread, Stored
+from orchestrator.blocks import FLOATS, Block, Noisy, Scaled, Spread
 from orchestrator.checkpoint import Entry
+from orchestrator.planned import Kind, Planned, placed
+from orchestrator.redrawn import Drawn, Hidden, Redrawn, hidden_of
 from sweeps import family as families
 from sweeps.errors import GrowpointError
-from sweeps.family import Family, Place
-from sweeps.growth import Depth, Width, first_occurrences, grown
-from sweeps.model import Model, sizes, tensors
+from sweeps.family import Family
+from sweeps.growth import Depth, Width, expert_map, first_occurrences, grown
+from sweeps.model import Model, sizes
+
+# What model classes draw new weights with, unless their config.json says otherwise.
+INITIALIZER_RANGE = 0.02
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One tensor, its bytes in blocks: one for each expert where rows belong to experts."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    blocks: tuple[Block, ...]
-    place: Place
-    suffix: str = ""
-    experts_axis: int | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """Length on disk."""
-        return sum(block.size_bytes for block in self.blocks)
-
-    @property
-    def is_noisy(self) -> bool:
-        """Whether copies get noise: weights of experts and routers do, biases and norms do not."""
-        stacked = self.place.section == "expert" and self.experts_axis is not None
-        is_matrix = len(self.place.shape) == (3 if stacked else 2) and prod(self.shape[:-1]) > 1
-        return self.place.section in ("expert", "router") and is_matrix
-
-    def at(self, family: Family, **where: Any) -> "Planned":
-        """The same tensor as that of another layer or expert."""
-        place = self.place._replace(**where)
-        name = (family.prefix + place.template).format(layer=place.layer, expert=place.expert)
-        return replace(self, name=name + self.suffix, place=place)
+def initializer_range(config: Mapping[str, Any]) -> float:
+    """The standard deviation of new weights, by a config.json or as most model classes have it."""
+    given = config.get("initializer_range")
+    if isinstance(given, int | float) and isfinite(given) and given >= 0:
+        return float(given)
+    return INITIALIZER_RANGE
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole grown checkpoint, and the tensors of the source that have no place in it."""
+    """A whole grown checkpoint, and names of the source that are left out or that are not known."""
 
     tensors: tuple[Planned, ...]
     dropped: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
 
 
 def plan(
-    found: Mapping[str, Entry], model: Model, operators: Sequence[Depth | Width], seed: int
+    found: Mapping[str, Entry],
+    model: Model,
+    operators: Sequence[Depth | Width],
+    seed: int,
+    *,
+    allow_unknown: bool = False,
+    initializer_range: float = INITIALIZER_RANGE,
 ) -> Plan:
-    """The tensors after growth. Raises GrowpointError for what the family does not account for."""
+    """The tensors after growth. Raises GrowpointError for what the family does not account for.
+
+    With `allow_unknown`, tensors that the family does not know are copied as they are; those
+    inside of layers follow the layers. New weights have the standard deviation
+    `initializer_range`, which config.json gives.
+    """
     family = families.load(model.family)
-    current, dropped = _source(found, model, family)
+    source = placed(found, model, family, allow_unknown)
+    current, experts = source.tensors, model.experts
     for operator in operators:
         if isinstance(operator, Depth):
             current = list(_deepened(current, model, family, operator))
-        else:
+        elif operator.experts != "kept":
             _refuse_quantised(current, operator, family)
-            current = list(_widened(current, model, family, operator, seed))
+            widening = _Widening(operator, family, model, seed, initializer_range)
+            current = [tensor for each in current for tensor in widening.tensors(each)]
         model = grown(model, [operator])
-    return Plan(tuple(sorted(current, key=_order)), tuple(dropped))
+    current.sort(key=_Order(_occurrence(expert_map(experts, operators))).key)
+    return Plan(tuple(current), tuple(source.dropped), tuple(source.unknown))
 
 
-def _order(tensor: Planned) -> tuple[int, str, int]:
-    # By layer of the result, within it as in the source: neighbouring ranges are copied at once.
-    rank = {"embedding": -1, "head": 1 << 60, "outside": 1 << 60}.get(tensor.place.section, 0)
-    first = tensor.blocks[0]
-    while not isinstance(first, Stored):
-        first = first.of
-    return rank or tensor.place.layer or 0, str(first.file), first.start
+def _occurrence(source: Sequence[int]) -> list[int]:
+    """How many copies of the same original lie before each expert."""
+    seen: dict[int, int] = {}
+    counts = []
+    for index in source:
+        seen[index] = seen.get(index, -1) + 1
+        counts.append(seen[index])
+    return counts
 
 
-def _source(
-    found: Mapping[str, Entry], model: Model, family: Family
-) -> tuple[list[Planned], list[str]]:
-    """The source's tensors, each in its place, and those of layers that only predict ahead."""
-    placed, dropped, unknown = [], [], []
-    for name, entry in found.items():
-        if _predicts(name, model, family):
-            dropped.append(name)
-        elif tensor := _placed(name, entry, family):
-            placed.append(tensor)
-        else:
-            unknown.append(name)
-    if unknown:
-        raise GrowpointError(
-            f"{family.name} does not know {len(unknown)} of the checkpoint's tensors",
-            [("tensors", ", ".join(unknown[:4]) + (", ..." if len(unknown) > 4 else ""))],
-            f"add them to conf/family/{family.name}.yaml, if they belong there",
-        )
-    _check_shapes(placed, model, family)
-    _check_complete(placed, model)
-    return placed, dropped
+class _Order:
+    """By layer of the result, copies after originals, then as in the source.
 
+    So neighbouring ranges are copied at once: a layer's originals, and then each set of copies.
+    """
 
-def _predicts(name: str, model: Model, family: Family) -> bool:
-    before, _ = family.prefix.split("{layer}")
-    layer = name.removeprefix(before).split(".")[0] if name.startswith(before) else ""
-    return bool(family.predicts) and layer.isdigit() and int(layer) >= model.layers
+    def __init__(self, occurrence: Sequence[int]) -> None:
+        self.occurrence = occurrence
+        self.files: dict[object, str] = {}
 
-
-def _placed(name: str, entry: Entry, family: Family) -> Planned | None:
-    for suffix in ("", *family.quantised):
-        place = families.place(family, name.removesuffix(suffix)) if name.endswith(suffix) else None
-        if place:
-            axis = place.shape.index("experts") if "experts" in place.shape else None
-            stored = Stored(entry.file, entry.start, entry.end, entry.dtype, name)
-            blocks = (stored,) if axis is None else _split(stored, entry.shape[axis])
-            return Planned(name, entry.dtype, entry.shape, blocks, place, suffix, axis)
-    return None
-
-
-def _split(stored: Stored, count: int) -> tuple[Block, ...]:
-    each = stored.size_bytes // max(1, count)
-    starts = range(stored.start, stored.start + each * count, each) if each else ()
-    return tuple(replace(stored, start=start, end=start + each) for start in starts)
-
-
-def _check_shapes(placed: Iterable[Planned], model: Model, family: Family) -> None:
-    known = sizes(model, family)
-    for tensor in placed:
-        layer, expert = tensor.place.layer or 0, tensor.place.expert or 0
-        expected = families.shape(tensor.place.shape, known)
-        axis = tensor.experts_axis
-        if tensor.suffix:  # scales and packed numbers have shapes of their own
-            fits = axis is None or tensor.shape[axis] == model.experts
-        else:
-            fits = tensor.shape == expected
-        if not fits or layer >= model.layers or expert >= model.experts:
-            raise GrowpointError(
-                "a tensor of the checkpoint does not fit its config.json",
-                [
-                    ("tensor", tensor.name),
-                    ("shape", list(tensor.shape)),
-                    ("expected", list(expected)),
-                    ("config", f"{model.layers} layers, {model.experts} experts"),
-                ],
-                "fetch or make the checkpoint again",
-            )
-        if axis is not None and prod(tensor.shape[:axis]) != 1:
-            raise ValueError(f"{family.name}: experts must lie first in {tensor.place.template}")
-
-
-def _check_complete(placed: Iterable[Planned], model: Model) -> None:
-    present = {tensor.name.removesuffix(tensor.suffix) for tensor in placed}
-    layouts = (tensors(model), tensors(model, stacked=True))
-    missing = [[t.name for t in layout if t.name not in present] for layout in layouts]
-    if all(missing):
-        fewest = min(missing, key=len)
-        raise GrowpointError(
-            f"the checkpoint lacks {len(fewest)} tensors that its config.json asks for",
-            [("tensors", ", ".join(fewest[:4]) + (", ..." if len(fewest) > 4 else ""))],
-            "fetch or make the checkpoint again",
-        )
+    def key(self, tensor: Planned) -> tuple[int, int, str, int]:
+        """What tensors are sorted by."""
+        # The embedding first, the head last.
+        rank = -1 if tensor.kind.section == "embedding" else 1 << 60
+        rank = rank if tensor.layer is None else tensor.layer
+        copy = 0 if tensor.expert is None else self.occurrence[tensor.expert]
+        if not tensor.blocks:
+            return rank, copy, "", 0
+        first = tensor.blocks[0].stored
+        file = self.files.get(first.file) or self.files.setdefault(first.file, str(first.file))
+        return rank, copy, file, first.start
 
 
 def _deepened(
@@ -167,85 +104,154 @@ def _deepened(
 ) -> Iterator[Planned]:
     by_layer: dict[int | None, list[Planned]] = {}
     for tensor in current:
-        by_layer.setdefault(tensor.place.layer, []).append(tensor)
+        by_layer.setdefault(tensor.layer, []).append(tensor)
     yield from by_layer.get(None, ())
     source = depth.source_of(model.layers)
+    zeroed = family.zeroed_by_depth if depth.copies == "zeroed" else ()
     for layer, (index, original) in enumerate(zip(source, first_occurrences(source), strict=True)):
         for tensor in by_layer.get(index, ()):
-            zeroed = (
-                depth.copies == "zeroed"
-                and not original
-                and tensor.place.template in family.zeroed_by_depth
-            )
-            copy = _scaled(tensor, 0.0) if zeroed else tensor
-            yield copy.at(family, layer=layer)
+            zero = not original and tensor.kind.template in zeroed
+            blocks = _scaled(tensor.blocks, 0.0) if zero else tensor.blocks
+            yield Planned(tensor.kind, tensor.dtype, tensor.shape, blocks, layer, tensor.expert)
 
 
-def _scaled(tensor: Planned, by: float) -> Planned:
-    return replace(tensor, blocks=tuple(Scaled(block, by) for block in tensor.blocks))
+def _scaled(blocks: Sequence[Block], by: float) -> tuple[Block, ...]:
+    return tuple(Scaled(block, by) for block in blocks)
 
 
-def _widened(
-    current: Sequence[Planned], model: Model, family: Family, width: Width, seed: int
-) -> Iterator[Planned]:
-    source = width.source_of(model.experts)
-    copies = [not original for original in first_occurrences(source)]
-    becomes: dict[int, list[tuple[int, bool]]] = {}
-    for expert, (index, copied) in enumerate(zip(source, copies, strict=True)):
-        becomes.setdefault(index, []).append((expert, copied))
-    for tensor in current:
-        if tensor.place.expert is not None:
-            yield from _single(tensor, family, becomes[tensor.place.expert], width, seed)
-        elif tensor.experts_axis is not None:
-            wide = _rows(tensor, source, copies, width, seed)
-            divided = tensor.place.template in family.tensors_divided_by_width
-            keeps = width.top_k == "scaled"
-            yield _scaled(wide, 1 / width.factor) if divided and keeps else wide
-        else:
+class _Widening:
+    """One width growth: what it makes of each tensor."""
+
+    def __init__(
+        self, width: Width, family: Family, model: Model, seed: int, initializer_range: float
+    ) -> None:
+        self.width, self.family, self.seed, self.deviation = width, family, seed, initializer_range
+        self.sizes = sizes(model, family)
+        self.source = width.source_of(model.experts)
+        self.copied = [not original for original in first_occurrences(self.source)]
+        self.becomes: list[list[int]] = [[] for _ in range(model.experts)]
+        for expert, index in enumerate(self.source):
+            self.becomes[index].append(expert)
+        self.hidden: dict[str, Hidden] = {}
+
+    def tensors(self, tensor: Planned) -> Iterator[Planned]:
+        """One tensor, or one expert's tensor under the names of all that come from it."""
+        kind = tensor.kind
+        divided = kind.template in _divided(self.family, self.width)
+        if kind.experts_axis is not None:
+            blocks = self._rows(tensor)
+            blocks = _scaled(blocks, 1 / self.width.factor) if divided else blocks
+            shape, axis = tensor.shape, kind.experts_axis
+            shape = (*shape[:axis], len(self.source), *shape[axis + 1 :])
+            yield Planned(kind, tensor.dtype, shape, blocks, tensor.layer)
+        elif tensor.expert is None:
             yield tensor
+        else:
+            for expert, blocks in self._single(tensor):
+                blocks = _scaled(blocks, 1 / self.width.factor) if divided else blocks
+                yield Planned(kind, tensor.dtype, tensor.shape, blocks, tensor.layer, expert)
+
+    def _single(self, tensor: Planned) -> Iterator[tuple[int, tuple[Block, ...]]]:
+        spread = self._spread(tensor, tensor.blocks)
+        for expert in self.becomes[tensor.expert or 0]:
+            if self.copied[expert] and self._changes(tensor.kind):
+                key = tensor.kind.name(tensor.layer, expert)
+                made = (self._copy(tensor, b, expert, key, spread) for b in tensor.blocks)
+                yield expert, tuple(made)
+            else:
+                yield expert, tensor.blocks
+
+    def _rows(self, tensor: Planned) -> tuple[Block, ...]:
+        """A router, or stacked experts: copies are further rows of the same tensor."""
+        blocks = [tensor.blocks[index] for index in self.source]
+        if not self._changes(tensor.kind):
+            return tuple(blocks)
+        # A router's row is too short to have a spread of its own; a stacked expert is a tensor.
+        router = tensor.kind.section == "router"
+        whole = self._spread(tensor, tensor.blocks) if router else None
+        for row, (block, copied) in enumerate(zip(blocks, self.copied, strict=True)):
+            if copied:
+                spread = whole or self._spread(tensor, (block,))
+                blocks[row] = self._copy(tensor, block, row, f"{tensor.name}[{row}]", spread)
+        return tuple(blocks)
+
+    def _spread(self, tensor: Planned, blocks: tuple[Block, ...]) -> Spread | None:
+        kind = tensor.kind
+        return Spread(blocks) if kind.is_matrix and kind.section in self.width.noisy else None
+
+    def _changes(self, kind: Kind) -> bool:
+        """Whether copies of such a tensor are anything but copies."""
+        biases = kind.section == "expert" and self.width.experts == "random"
+        return bool(_draws(kind, self.width)) or biases
+
+    def _copy(
+        self, tensor: Planned, block: Block, expert: int, key: str, spread: Spread | None
+    ) -> Block:
+        """What a copy becomes of an expert's numbers, or of its row in a router."""
+        kind, width = tensor.kind, self.width
+        drawn = width.experts if kind.section == "expert" else width.router
+        if drawn == "random":
+            # A new expert has no bias; `_changes` lets no other vector come here.
+            new = Drawn(block, self.deviation, self.seed, key)
+            return new if kind.is_matrix else Scaled(block, 0.0)
+        if not kind.is_matrix:
+            return block
+        if spread:
+            block = Noisy(block, width.noise, spread, self.seed, key)
+        if kind.section == "expert" and width.redrawn:
+            owner = f"layer {tensor.layer}, expert {expert}"
+            hidden = self._hidden(tensor)
+            block = Redrawn(block, hidden, width.redrawn, self.seed, owner, key)
+        return block
+
+    def _hidden(self, tensor: Planned) -> Hidden:
+        template = tensor.kind.template
+        if template not in self.hidden:
+            stacked = tensor.kind.experts_axis is not None
+            shape = tensor.kind.shape[1:] if stacked else tensor.kind.shape
+            alternating = template in self.family.alternating
+            self.hidden[template] = hidden_of(shape, self.sizes, alternating)
+        return self.hidden[template]
 
 
-def _single(
-    tensor: Planned, family: Family, becomes: Sequence[tuple[int, bool]], width: Width, seed: int
-) -> Iterator[Planned]:
-    """One expert's tensor under the names of all that come from it."""
-    spread = Spread(tensor.blocks)
-    for expert, copied in becomes:
-        copy = tensor.at(family, expert=expert)
-        if copied and width.noise and tensor.is_noisy:
-            noisy = (Noisy(b, width.noise, spread, seed, copy.name) for b in tensor.blocks)
-            copy = replace(copy, blocks=tuple(noisy))
-        yield copy
+def _divided(family: Family, width: Width) -> tuple[str, ...]:
+    return family.tensors_divided_by_width if width.sums_copies else ()
 
 
-def _rows(
-    tensor: Planned, source: Sequence[int], copies: Sequence[bool], width: Width, seed: int
-) -> Planned:
-    """A router, or stacked experts: copies are further rows of the same tensor."""
-    assert tensor.experts_axis is not None
-    # A router's row is too short to have a spread of its own; a stacked expert is a tensor.
-    whole = Spread(tensor.blocks) if tensor.place.section == "router" else None
-    blocks: list[Block] = []
-    for row, (index, copied) in enumerate(zip(source, copies, strict=True)):
-        block = tensor.blocks[index]
-        if copied and width.noise and tensor.is_noisy:
-            spread = whole or Spread((block,))
-            block = Noisy(block, width.noise, spread, seed, f"{tensor.name}[{row}]")
-        blocks.append(block)
-    shape = list(tensor.shape)
-    shape[tensor.experts_axis] = len(source)
-    return replace(tensor, shape=tuple(shape), blocks=tuple(blocks))
+def _draws(kind: Kind, width: Width) -> str:
+    """The key of a width that asks for numbers to be drawn in copies of such a tensor, if any."""
+    if not kind.is_matrix:
+        return ""
+    drawn = width.experts if kind.section == "expert" else width.router
+    if drawn == "random":
+        return "experts" if kind.section == "expert" else "router"
+    if kind.section == "expert" and width.redrawn:
+        return "redrawn"
+    return "noise" if kind.section in width.noisy else ""
+
+
+# For each key that asks for arithmetic on experts: what cannot be done, and what can.
+QUANTISED = {
+    "noise": ("noise cannot be added to quantised experts", "noise: 0"),
+    "redrawn": ("quantised experts cannot be redrawn in part", "redrawn: 0, noise: 0"),
+    "experts": ("quantised experts cannot be drawn at random", "experts: copied, noise: 0"),
+    "router": ("a quantised router cannot be drawn at random", "router: copied, noise: 0"),
+    "": ("quantised tensors cannot be divided, which this family's gates need", ""),
+}
 
 
 def _refuse_quantised(current: Iterable[Planned], width: Width, family: Family) -> None:
-    divides = family.tensors_divided_by_width if width.top_k == "scaled" else ()
+    divided = _divided(family, width)
     for tensor in current:
-        noisy = width.noise > 0 and tensor.is_noisy
-        if (noisy or tensor.place.template in divides) and (
-            tensor.dtype not in FLOATS or tensor.suffix
-        ):
-            raise GrowpointError(
-                "noise cannot be added to quantised experts",
-                [("tensor", tensor.name), ("dtype", tensor.dtype)],
-                "growth='[{kind: width, noise: 0}]', or save the checkpoint in bf16 first",
-            )
+        if tensor.dtype in FLOATS and not tensor.kind.suffix:
+            continue
+        key = _draws(tensor.kind, width)
+        if not key and tensor.kind.template not in divided:
+            continue
+        problem, instead = QUANTISED[key]
+        way = f"growth='[{{kind: width, {instead}}}]', or " if instead else ""
+        raise GrowpointError(
+            problem,
+            [("tensor", tensor.name), ("dtype", tensor.dtype)],
+            f"{way}save the checkpoint in bf16 first",
+        )

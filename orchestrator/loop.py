@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from orchestrator import models
+from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
-from orchestrator.phase import Position
+from orchestrator.phase import Interval, Position
 from orchestrator.tokens import Stream
 from sweeps.errors import GrowpointError
 from sweeps.stages import Train
@@ -34,7 +35,13 @@ class Loop:
     """One phase: weights, optimizer, position. `says` are told what `say` reports."""
 
     def __init__(
-        self, do: Train, folder: Path, start: Position, stream: Stream, device: str
+        self,
+        do: Train,
+        folder: Path,
+        start: Position,
+        stream: Stream,
+        device: str,
+        carried: Carried | None = None,
     ) -> None:
         self.recipe = do.recipe
         self.position = start
@@ -46,9 +53,13 @@ class Loop:
         model.train()
         self.optimizer = Optimizer(model, do.recipe)
         if start.folder:
-            self.optimizer.load(start.folder, self.steps)
+            before = carried.updates if carried else 0
+            self.optimizer.load(start.folder, before + self.steps)
+        elif carried:
+            self.optimizer.carry(carried)
         self._routed = "output_router_logits" in inspect.signature(model.forward).parameters
         self._waiting: list[_Seen] = []
+        self._last: tuple[_Seen, _Numbers]
         self._began = self._said = (time.perf_counter(), start.tokens)
 
     @property
@@ -75,7 +86,7 @@ class Loop:
         lr = self.recipe.lr_at(tokens, self._end)
         self._waiting.append(_Seen(self.steps + 1, tokens, lr, loss, router, norm))
         if norm.device.type == "cpu":
-            self._require_finite()
+            self.settle()
         self.optimizer.step(lr)
         self.position = replace(self.position, tokens=tokens + self.recipe.batch_tokens)
 
@@ -91,7 +102,7 @@ class Loop:
             self.optimizer.collect()
             losses.append(loss.detach() * share)
             if router is not None:
-                routers.append(router.detach() * share)
+                routers.append(router.detach().float() * share)
         return torch.stack(losses).sum(), torch.stack(routers).sum() if routers else None
 
     def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -102,39 +113,40 @@ class Loop:
         return loss, router if isinstance(router, Tensor) else None
 
     def settle(self) -> None:
-        """Check all steps so far, and bring the position's loss and seconds up to date."""
-        if self._waiting:
-            self._require_finite()
-            seconds = self._first.seconds + time.perf_counter() - self._began[0]
-            self.position = replace(
-                self.position, seconds=seconds, loss=float(self._waiting[-1].loss)
-            )
+        """Check all steps so far, and bring the position's seconds and losses up to date.
 
-    def _require_finite(self) -> None:
-        # On a GPU the numbers of several steps are fetched at once, before anything is saved: each
-        # fetch waits for the GPU to finish.
-        numbers = torch.stack([torch.stack((seen.loss, seen.norm)) for seen in self._waiting])
-        fine = torch.isfinite(numbers).all(dim=1).tolist()
-        for seen, is_fine in zip(self._waiting, fine, strict=True):
-            if not is_fine:
-                raise _diverged(seen)
-        del self._waiting[:-1]
+        Raises Diverged for a step whose loss or gradient is no number.
+        """
+        # On a GPU the numbers of several steps are fetched at once, before anything is said or
+        # saved: each fetch waits for the GPU to finish.
+        for seen, numbers in zip(self._waiting, _numbers(self._waiting), strict=True):
+            if not all(map(math.isfinite, numbers)):
+                raise _diverged(seen, numbers)
+            loss, router = numbers.loss, None if seen.router is None else numbers.router
+            unsaid = self.position.unsaid.plus(loss, router)
+            self.position = replace(self.position, loss=loss, unsaid=unsaid)
+            self._last = (seen, numbers)
+        self._waiting.clear()
+        seconds = self._first.seconds + time.perf_counter() - self._began[0]
+        self.position = replace(self.position, seconds=seconds)
 
     def say(self) -> None:
-        """Log the last step."""
+        """Log the steps since the last line: their mean losses, the last one's rate and norm."""
         self.settle()
-        seen = self._waiting[-1]
+        (seen, numbers), unsaid = self._last, self.position.unsaid
+        router = unsaid.router_loss
         line = {
             "step": seen.step,
             "tokens": self.position.tokens,
-            "loss": float(seen.loss),
-            "router_loss": None if seen.router is None else float(seen.router),
+            "loss": unsaid.loss / unsaid.steps,
+            "router_loss": None if router is None else router / unsaid.steps,
             "lr": seen.lr,
-            "grad_norm": float(seen.norm),
+            "grad_norm": numbers.norm,
             "seconds": round(self.position.seconds, 3),
             "tokens_per_second": _per_second(self._said, self.position.tokens),
         }
         self._said = (time.perf_counter(), self.position.tokens)
+        self.position = replace(self.position, unsaid=Interval())
         for say in self.says:
             say(line)
 
@@ -150,19 +162,38 @@ class _Seen(NamedTuple):
     norm: Tensor
 
 
+class _Numbers(NamedTuple):
+    """The same, fetched; a network without a router loss has 0."""
+
+    loss: float
+    router: float
+    norm: float
+
+
+def _numbers(waiting: Sequence[_Seen]) -> list[_Numbers]:
+    if not waiting:
+        return []
+    nothing = torch.zeros_like(waiting[0].loss)
+    rows = [
+        torch.stack((seen.loss, nothing if seen.router is None else seen.router, seen.norm))
+        for seen in waiting
+    ]
+    return [_Numbers(*row) for row in torch.stack(rows).tolist()]
+
+
 def _per_second(since: tuple[float, int], tokens: int) -> float | None:
     seconds, before = time.perf_counter() - since[0], since[1]
     return round((tokens - before) / seconds, 1) if tokens > before and seconds > 0 else None
 
 
-def _diverged(seen: _Seen) -> Diverged:
+def _diverged(seen: _Seen, numbers: _Numbers) -> Diverged:
     return Diverged(
         f"training diverged at step {seen.step}",
         [
             ("tokens", seen.tokens),
             ("lr", f"{seen.lr:.3g}"),
-            ("loss", f"{float(seen.loss):.4g}"),
-            ("gradient", f"{float(seen.norm):.4g}"),
+            ("loss", f"{numbers.loss:.4g}"),
+            ("gradient", f"{numbers.norm:.4g}"),
         ],
         "lower recipe.lr, or lengthen recipe.warmup_tokens",
     )

@@ -1,6 +1,7 @@
 """AdamW on fp32 weights, with a bf16 copy that computes where the recipe says so."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,11 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sweeps.errors import GrowpointError
+from orchestrator.moments import FILE, MOMENTS, Carried, unlike
 from sweeps.recipe import Recipe
-
-FILE = "optimizer.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Optimizer:
@@ -32,7 +30,7 @@ class Optimizer:
         self._masters = list(self._named.values())
         self._working = [p for p in self.compute.parameters() if p.requires_grad]
         self._adamw = torch.optim.AdamW(
-            _groups(self._masters, recipe.weight_decay),
+            _groups(self._named, recipe.weight_decay),
             lr=recipe.lr,
             betas=(recipe.beta1, recipe.beta2),
             eps=recipe.epsilon,
@@ -91,13 +89,23 @@ class Optimizer:
         with safe_open(folder / FILE, framework="pt") as file:
             wanted = {f"{moment}.{name}" for name in self._named for moment in MOMENTS}
             if wanted != set(file.keys()):
-                raise _unlike(folder, sorted(wanted ^ set(file.keys()))[0])
+                raise unlike(folder / FILE, min(wanted ^ set(file.keys())))
             for name, weight in self._named.items():
                 for moment in MOMENTS:
                     found = file.get_tensor(f"{moment}.{name}")
                     if found.shape != weight.shape:
-                        raise _unlike(folder, f"{moment}.{name}")
+                        raise unlike(folder / FILE, f"{moment}.{name}")
                     self._adamw.state[weight][moment].copy_(found)
+
+    def carry(self, carried: Carried) -> None:
+        """Begin with the moments of the phase before. Raises GrowpointError if they do not fit."""
+        self._start(carried.updates)
+        carried.fill(
+            {
+                name: {moment: self._adamw.state[weight][moment] for moment in MOMENTS}
+                for name, weight in self._named.items()
+            }
+        )
 
 
 def _bf16(model: PreTrainedModel) -> PreTrainedModel:
@@ -108,17 +116,10 @@ def _bf16(model: PreTrainedModel) -> PreTrainedModel:
     return twin
 
 
-def _groups(weights: list[nn.Parameter], decay: float) -> list[dict[str, object]]:
-    """Matrices decay; norms and biases, which have one dimension, do not."""
+def _groups(named: Mapping[str, nn.Parameter], decay: float) -> list[dict[str, object]]:
+    """Matrices decay; norms and biases do not, also those that experts have stacked in rows."""
+    decays = {name: weight.ndim >= 2 and "bias" not in name for name, weight in named.items()}
     return [
-        {"params": [weight for weight in weights if weight.ndim >= 2], "weight_decay": decay},
-        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+        {"params": [named[name] for name in named if decays[name]], "weight_decay": decay},
+        {"params": [named[name] for name in named if not decays[name]], "weight_decay": 0.0},
     ]
-
-
-def _unlike(folder: Path, name: str) -> GrowpointError:
-    return GrowpointError(
-        "an optimizer state belongs to other weights",
-        [("file", folder / FILE), ("differs in", name)],
-        f"rm -r {folder}, and launch again",
-    )

@@ -6,11 +6,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from orchestrator import checkpoint, models, optimizer
+from orchestrator import checkpoint, models, moments
 from orchestrator.optimizer import Optimizer
 from orchestrator.store import unwritable, write_atomic
 from sweeps.errors import GrowpointError
@@ -23,13 +23,31 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Steps since the last line of metrics.jsonl: how many, and the sums of their losses."""
+
+    steps: int = 0
+    loss: float = 0.0
+    router_loss: float | None = None
+
+    def plus(self, loss: float, router_loss: float | None) -> "Interval":
+        """One step more."""
+        router = None if router_loss is None else (self.router_loss or 0.0) + router_loss
+        return Interval(self.steps + 1, self.loss + loss, router)
+
+
+@dataclass(frozen=True)
 class Position:
-    """How far a phase is: trained tokens, seconds they took, loss of the last step."""
+    """How far a phase is: trained tokens, seconds they took, loss of the last step.
+
+    `unsaid` is what the next line of metrics.jsonl has to cover besides the steps to come.
+    """
 
     tokens: int = 0
     seconds: float = 0.0
     loss: float | None = None
     folder: Path | None = None
+    unsaid: Interval = Interval()
 
 
 def furthest(do: Train, candidates: Iterable[Path]) -> Position:
@@ -60,7 +78,7 @@ def _inside(folder: Path) -> list[Path]:
 def _position(do: Train, folder: Path) -> Position:
     try:
         said = json.loads((folder / FILE).read_text())
-        whole = bool(checkpoint.read_manifest(folder)) and (folder / optimizer.FILE).is_file()
+        whole = bool(checkpoint.read_manifest(folder)) and (folder / moments.FILE).is_file()
         fits = said["format"] == FORMAT and _passes(do, said["do"], said["tokens"])
         return _of(said, folder) if whole and fits else Position()
     except (OSError, ValueError, KeyError, TypeError, GrowpointError) as error:
@@ -69,7 +87,8 @@ def _position(do: Train, folder: Path) -> Position:
 
 
 def _of(said: dict[str, Any], folder: Path) -> Position:
-    return Position(int(said["tokens"]), float(said["seconds"]), said["loss"], folder)
+    unsaid = Interval(**said.get("unsaid", {}))
+    return Position(int(said["tokens"]), float(said["seconds"]), said["loss"], folder, unsaid)
 
 
 def _passes(do: Train, other: dict[str, Any], tokens: int) -> bool:
@@ -99,7 +118,12 @@ def write(do: Train, state: Optimizer, position: Position, folder: Path, tokeniz
 
     One whose schedule has ended cannot be, and so holds no optimizer state: two thirds of its size.
     """
-    said = {"tokens": position.tokens, "seconds": position.seconds, "loss": position.loss}
+    said = {
+        "tokens": position.tokens,
+        "seconds": position.seconds,
+        "loss": position.loss,
+        "unsaid": asdict(position.unsaid),
+    }
     with models.published(folder) as aside:
         models.save(state.model, aside)
         models.copy_tokenizer(tokenizer, aside)

@@ -37,6 +37,7 @@ def to_json(store: Store, plan: Plan, cluster: Local | Slurm) -> dict[str, Any]:
             {
                 "label": cell.label,
                 "stage": cell.stage.id,
+                "checkpoint": cell.origin.name if cell.origin else "",
                 "sunk_flops": cell.sunk_flops,
                 "extra_flops": cell.extra_flops,
             }
@@ -54,9 +55,13 @@ def show(store: Store, plan: Plan, cluster: Local | Slurm) -> None:
     """Print the plan."""
     title = f"   {plan.title}" if plan.title else ""
     text.out.print(f"{plan.name}{title}\n")
+    for line in _series(plan):
+        text.out.print(line, markup=False)
     text.out.print(_models(plan))
     text.out.print()
     text.out.print(_cells(plan))
+    for key, values in _axes(plan).items():
+        text.out.print(f"  axis {key}: {', '.join(values)}", markup=False)
     text.out.print()
     spared = why.spared_flops(store, plan)
     text.out.print(_stages(store, plan, cluster, spared))
@@ -69,6 +74,22 @@ def show(store: Store, plan: Plan, cluster: Local | Slurm) -> None:
     if spared:
         text.out.print(f"  going on from finished shorter phases saves {text.flops(spared)} more.")
     _show_why(store, plan)
+
+
+def _series(plan: Plan) -> list[str]:
+    """A line for each series: which checkpoints, and what others spent on them."""
+    found: dict[str, dict[str, float]] = {}
+    for cell in plan.cells:
+        if cell.origin:
+            found.setdefault(cell.origin.series, {})[cell.origin.name] = cell.sunk_flops
+    lines = []
+    for name, sunk in found.items():
+        order = sorted(sunk, key=sunk.__getitem__)
+        span = order[0] if len(order) == 1 else f"{order[0]} to {order[-1]}"
+        amounts = _span([sunk[each] for each in order])
+        words = f"{len(order)} checkpoint{'s' if len(order) > 1 else ''}"
+        lines.append(f"  series {name}: {words}, {span}; sunk {amounts} FLOPs, not charged")
+    return [*lines, ""] if lines else []
 
 
 def _models(plan: Plan) -> Any:
@@ -102,10 +123,21 @@ def maps(model: Model, operators: Sequence[Depth | Width]) -> str:
             words.append(f"layers {_short(source)}")
             layers = len(source)
         else:
-            source = operator.source_of(experts)
-            words.append(f"experts 0-{experts - 1} x{operator.factor}, noise {operator.noise:g}")
-            experts = len(source)
+            words.append(_copies(operator, experts))
+            experts = len(operator.source_of(experts))
     return "; ".join(words)
+
+
+def _copies(width: Width, experts: int) -> str:
+    if width.experts == "kept":
+        return f"the same experts, top-k x{width.factor}"
+    words = [f"experts 0-{experts - 1} x{width.factor}"]
+    words += ["interleaved"] if width.order == "interleaved" else []
+    words += ["experts random"] if width.experts == "random" else []
+    words += ["router random"] if width.router == "random" else []
+    words += [f"redrawn {width.redrawn:g}"] if width.redrawn else []
+    words += [f"noise {width.noise:g}"] if width.noisy or not width.noise else []
+    return ", ".join(words)
 
 
 def _short(source: Sequence[int]) -> str:
@@ -124,6 +156,15 @@ def _cells(plan: Plan) -> Any:
         rows.append([arm, growth, str(count), _span(sunk), _span(extra), str(len(seeds))])
     columns = ["cells", "growth", "count", "sunk FLOPs", "extra FLOPs", "seeds"]
     return text.table(columns, rows, right=(2, 5))
+
+
+def _axes(plan: Plan) -> dict[str, list[str]]:
+    """Values of each further axis, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for cell in plan.cells:
+        for key, value in cell.variant:
+            found.setdefault(key, {})[value] = None
+    return {key: list(values) for key, values in found.items()}
 
 
 def _span(values: Sequence[float]) -> str:

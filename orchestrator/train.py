@@ -1,4 +1,4 @@
-"""Train a checkpoint for one phase: fresh AdamW, a schedule, so many tokens by position."""
+"""Train a checkpoint for one phase: AdamW, a schedule, so many tokens by position."""
 
 import contextlib
 import resource
@@ -13,6 +13,7 @@ import torch
 
 from orchestrator import phase
 from orchestrator.loop import Log, Loop
+from orchestrator.moments import Carried
 from orchestrator.phase import Metrics, Position
 from orchestrator.tokens import Stream, require
 from sweeps.errors import GrowpointError
@@ -53,6 +54,7 @@ def train(
     target: Path,
     partial: Path,
     stream_folder: Path,
+    carried: Carried | None = None,
     resume: Iterable[Path] = (),
     metrics: Path | None = None,
     log: Log | None = None,
@@ -70,8 +72,11 @@ def train(
     the same bits. Saves to `partial` every `save_seconds` and when `stop()` says so. Raises
     Diverged for a loss that is not finite (the last partial checkpoint stays), and GrowpointError
     for a budget of broken batches or a corpus shorter than one. `trunk_tokens` is what the lineage
-    read before this phase, and enters `repeated_share` of the outcome alone.
+    read before this phase, and enters `repeated_share` of the outcome alone. A phase whose
+    `optimizer_state` is carried begins with `carried`, unless it is resumed.
     """
+    if (do.optimizer_state == "carried") != (carried is not None):
+        raise ValueError(f"a {do.optimizer_state} optimizer state and {carried} do not agree")
     _require_whole_batches(do)
     torch.set_num_threads(threads)
     require(stream_folder, do.corpus)
@@ -84,7 +89,7 @@ def train(
         return _outcome(True, done, done, None, repeated)
     start = phase.furthest(do, (*resume, partial))
     with contextlib.closing(Metrics(metrics, start.tokens)) as lines:
-        loop = Loop(do, start.folder or source, start, stream, device)
+        loop = Loop(do, start.folder or source, start, stream, device, carried)
         loop.says = [lines, log] if log else [lines]
 
         def save() -> None:

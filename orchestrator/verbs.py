@@ -1,19 +1,24 @@
 """The four verbs done: what each stage does to the checkpoint before it."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from pydantic import TypeAdapter
 
 from orchestrator import checkpoint, claim
+from orchestrator.headers import DamagedError
 from orchestrator.store import Store, beginnings, phases
-from sweeps import cost
+from sweeps import carried, cost
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
+
+if TYPE_CHECKING:
+    from orchestrator.moments import Carried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +57,42 @@ def run(work: Work, stage: Stage) -> dict[str, Any] | None:
 
 
 def _init(work: Work, stage: Stage, do: Init) -> dict[str, Any]:
-    from orchestrator import models
-
     target = work.store.checkpoint(stage.id)
+    if do.adopted:
+        return _adopt(work, stage, do)
     if not _sound(target):
+        from orchestrator import models
+
         models.create(do.model, do.seed, target)
     return {"model": do.model.model_dump(mode="json")}
+
+
+def _adopt(work: Work, stage: Stage, do: Init) -> dict[str, Any]:
+    from orchestrator import adopt
+
+    assert do.adopted is not None
+    said = work.plan.get("sources", {}).get(stage.id)
+    if said is None:
+        raise GrowpointError(
+            "the plan does not say where an adopted checkpoint lies",
+            [("content", do.adopted.content)],
+            f"growpoint launch {work.plan['sweep']}",
+        )
+    target = work.store.checkpoint(stage.id)
+    if not _sound(target):
+        adopt.adopt(do.adopted, said, target)
+    return {"model": do.model.model_dump(mode="json"), "adopted": dict(said)}
 
 
 def _grow(work: Work, stage: Stage, do: Grow) -> dict[str, Any]:
     from orchestrator import grow
 
-    target = work.store.checkpoint(stage.id)
+    assert stage.after is not None
+    target, source = work.store.checkpoint(stage.id), work.store.checkpoint(stage.after.id)
     if not _sound(target):
-        grow.grow(_source(work, stage), target, do.operators, do.seed)
+        # Growth reads the source once, and hashes it meanwhile.
+        with _repaired(work, stage.after):
+            grow.grow(source, target, do.operators, do.seed, how=grow.Asked(check=True))
     return {"model": stage.model.model_dump(mode="json")}
 
 
@@ -78,6 +105,7 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
     came = train.train(
         do,
         source=_source(work, stage),
+        carried=_carried(work, stage),
         resume=_resume(work.store, stage),
         target=work.store.checkpoint(stage.id),
         partial=run / "partial",
@@ -90,6 +118,20 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
         device=train.device(),
     )
     return came.to_dict() if came.finished else None
+
+
+def _carried(work: Work, stage: Stage) -> "Carried | None":
+    """The optimizer state that a phase begins with, if it is not a fresh one."""
+    from orchestrator import moments
+
+    before = carried.source(stage)
+    if before is None:
+        return None
+    growth = moments.Growth(before.model, carried.growths(stage))
+    record = work.store.run(before.id) / "record.json"
+    again = f"rm {record}, then: growpoint launch {work.plan['sweep']}"
+    folder = work.store.checkpoint(before.id)
+    return moments.Carried(folder, growth, carried.updates_before(stage), again)
 
 
 def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
@@ -109,14 +151,21 @@ def _source(work: Work, stage: Stage) -> Path:
     """The checkpoint a stage works on, verified. Raises GrowpointError naming a damaged file."""
     assert stage.after is not None
     folder = work.store.checkpoint(stage.after.id)
-    try:
+    with _repaired(work, stage.after):
         checkpoint.verify(folder)
-    except GrowpointError as error:
+    return folder
+
+
+@contextmanager
+def _repaired(work: Work, stage: Stage) -> Iterator[None]:
+    """Says how a damaged checkpoint of the store is made again."""
+    try:
+        yield
+    except DamagedError as error:
         # Its record says it is done; without the record it is made again.
-        record = work.store.run(stage.after.id) / "record.json"
+        record = work.store.run(stage.id) / "record.json"
         again = f"rm {record}, then: growpoint launch {work.plan['sweep']}"
         raise GrowpointError(error.problem, error.evidence, again) from error
-    return folder
 
 
 def _resume(store: Store, stage: Stage) -> list[Path]:

@@ -8,13 +8,17 @@ from sweeps.fits import require_distinct
 from sweeps.schema import Description
 
 Unit = Literal["tokens", "flops"]
+PointUnit = Literal["tokens", "flops", "steps"]
 PositiveAmount = Annotated[float, Field(gt=0)]
 
 
 class Points(Description):
-    """Where the source's trunk is left: tokens or FLOPs sunk so far; 0 is the untrained network."""
+    """Where the source's trunk is left: what is sunk so far; 0 is the untrained network.
 
-    unit: Unit = "tokens"
+    Of a series of existing checkpoints, which ones: those that are exactly there.
+    """
+
+    unit: PointUnit = "tokens"
     at: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 
     @model_validator(mode="after")

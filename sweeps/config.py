@@ -4,6 +4,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter
 
 import conf
+from sweeps import adoption
 from sweeps.cluster import Cluster, Local, Slurm
 from sweeps.errors import GrowpointError, nearest
 from sweeps.exclude import in_use, require_known
@@ -86,11 +88,17 @@ def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
     return tuple(operator for entry in entries for operator in operators_of(entry))
 
 
+def values(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """Words of the form KEY=VALUE as keys and values. Raises GrowpointError for other forms."""
+    return [(override.get_key_element(), _options(override)[0]) for override in _parse(overrides)]
+
+
 def _request(
     name: str, combined: list[tuple[dict[str, Any], dict[str, str]]], axes: list[Axis]
 ) -> Request:
     sweeps: list[tuple[Sweep, Labels]] = []
     varied = _varied([choice for _, choice in combined])
+    memory: adoption.Memory = {}
     for data, choice in combined:
         settings = validated(
             TypeAdapter(Settings), {key: data.pop(key) for key in ("store", "axes")}
@@ -99,11 +107,11 @@ def _request(
         data["name"] = data["name"] or name
         labels = tuple((key, choice[key]) for key in varied)
         for changed, more in _variants(data, [*settings.axes, *axes]):
-            sweeps.append((_sweep(changed, axes), labels + more))
+            sweeps.append((_sweep(changed, axes, memory), labels + more))
     place: Local | Slurm = validated(TypeAdapter(Cluster), cluster, "cluster")
     recorded = [_group_axis(key, combined) for key in varied] + [*settings.axes, *axes]
     config = {
-        **combined[0][0],
+        **adoption.recorded(combined[0][0]),
         "cluster": cluster,
         "store": settings.store,
         "axes": [axis.model_dump(mode="json", exclude_defaults=True) for axis in recorded],
@@ -121,7 +129,12 @@ def _store(asked: str) -> Path:
     return Path(asked).expanduser() if asked.split("/")[0] == "~" else Path(asked)
 
 
-def _sweep(data: dict[str, Any], axes: Sequence[Axis]) -> Sweep:
+def _sweep(data: dict[str, Any], axes: Sequence[Axis], memory: adoption.Memory) -> Sweep:
+    if data["series"]:
+        adoption.require_no_model(data["model"], _default_model())
+        data = adoption.adopted(data, memory)
+    else:
+        data = {key: value for key, value in data.items() if key != "series"}
     try:
         return validated(TypeAdapter(Sweep), data)
     except GrowpointError as error:
@@ -131,6 +144,11 @@ def _sweep(data: dict[str, Any], axes: Sequence[Axis]) -> Sweep:
                 meant = f"{axis.key}=[{','.join(map(str, axis.values))}]"
                 raise GrowpointError(error.problem, error.evidence, meant) from error
         raise
+
+
+@cache
+def _default_model() -> Any:
+    return _compose(None, {}, search_path(None), [])["model"]
 
 
 def _group_axis(key: str, combined: Sequence[tuple[dict[str, Any], dict[str, str]]]) -> Axis:
@@ -230,6 +248,8 @@ def _compose(
 def _set(config: DictConfig, key: str, value: Any) -> None:
     """Set a dotted key; numbers index lists, which must be long enough."""
     parts = key.split(".")
+    if parts[0] == "series" and len(parts) > 1 and isinstance(config.get("series"), str):
+        config["series"] = adoption.named(config["series"])
     if parts[0] not in config:
         names = sorted(map(str, config))
         close = ".".join([nearest(parts[0], names), *parts[1:]])

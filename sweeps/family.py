@@ -3,39 +3,49 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache
-from math import prod
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 import conf
 from sweeps.errors import GrowpointError, nearest
+from sweeps.expressions import Shape, Shapes, evaluate, holds, shape
+from sweeps.parts import Attention, Mixer, Periodic, Stacked
 from sweeps.schema import Description, asked, canonical, digest
 
-# A shape is a list of sums of products of sizes: [heads*head_dim, hidden].
-Shape = tuple[Annotated[str, BeforeValidator(str)], ...]
-Shapes = dict[str, Shape]
+__all__ = [
+    "CONFIG_FOLDER_VARIABLE",
+    "Attention",
+    "Family",
+    "Mixer",
+    "Periodic",
+    "Place",
+    "Shape",
+    "Shapes",
+    "Stacked",
+    "evaluate",
+    "find",
+    "folders",
+    "holds",
+    "known",
+    "load",
+    "of_model_type",
+    "own_digest",
+    "place",
+    "section_shapes",
+    "sections",
+    "shape",
+]
+
+# What growth may ask of an architecture that this one cannot hold.
+Refused = Literal["depth", "width", "zeroed", "interleaved"]
 
 # libyaml's reader takes a tenth of the time, where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONFIG_FOLDER_VARIABLE = "GROWPOINT_CONFIG"
-
-
-class Attention(Description):
-    """Widths of one head, as sums of products of sizes: what its FLOPs follow from."""
-
-    query_key: str = "head_dim"
-    value: str = "head_dim"
-
-
-class Stacked(Description):
-    """Names of the layout that keeps all experts of a layer in one tensor."""
-
-    router: Shapes = Field(default_factory=dict)
-    expert: Shapes = Field(default_factory=dict)
 
 
 class Family(Description):
@@ -51,17 +61,27 @@ class Family(Description):
     config: dict[str, tuple[str, ...]]
     settings: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     fixed: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    derived: dict[str, str] = Field(default_factory=dict)
+    defaults: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
     dense_list: str | None = None
-    sparse_step: str | None = None
+    sparse_list: str | None = None
+    sparse_period: Annotated[tuple[str, ...], Field(max_length=2)] = ()
     per_layer: tuple[str, ...] = ()
+    implied: dict[str, Periodic] = Field(default_factory=dict)
+    mixers: dict[str, Mixer] = Field(default_factory=dict)
+    mixer_list: str | None = None
+    mixer_period: Periodic | None = None
+    mixer_pattern: tuple[str, ...] = ()
     leading: tuple[str, ...] = ()
     last_layer: str | None = None
     predicts: str | None = None
+    ahead: tuple[str, ...] = ()
     scaled_by_width: dict[str, str] = Field(default_factory=dict)
     divided_by_width: dict[str, str] = Field(default_factory=dict)
     tensors_divided_by_width: tuple[str, ...] = ()
     zeroed_by_depth: tuple[str, ...] = ()
-    refuses: dict[Literal["depth", "width"], str] = Field(default_factory=dict)
+    refuses: dict[Refused, str] = Field(default_factory=dict)
+    alternating: tuple[str, ...] = ()
     prefix: str = "model.layers.{layer}."
     embedding: Shapes
     head: Shapes
@@ -74,6 +94,7 @@ class Family(Description):
     stacked: Stacked = Stacked()
     given: dict[str, str] = Field(default_factory=dict)
     buffers: tuple[str, ...] = ()
+    elementwise: tuple[str, ...] = ()
     quantised: tuple[str, ...] = ("_scale_inv", "_scale", "_blocks", "_scales")
     attention: Attention = Attention()
     source: str = ""
@@ -81,7 +102,12 @@ class Family(Description):
     @cached_property
     def templates(self) -> dict[str, tuple[str, Shape]]:
         """(section, shape) by name after the prefix, of both layouts on disk."""
-        return {
+        mixing = {
+            name: ("layer", expressions)
+            for mixer in self.mixers.values()
+            for name, expressions in mixer.tensors.items()
+        }
+        return mixing | {
             name: (section, expressions)
             for stacked in (True, False)
             for section in ("layer", "dense", "sparse", "router", "expert")
@@ -167,6 +193,13 @@ def of_model_type(model_type: str) -> Family:
     for family in map(load, sorted(names, key=lambda name: name != model_type)):
         if family.model_type == model_type:
             return family
+    reason = _refused().get(model_type)
+    if reason:
+        raise GrowpointError(
+            f"checkpoints of model_type `{model_type}` cannot be grown",
+            [("because", reason)],
+            f"choose a checkpoint of another family: {', '.join(names)}",
+        )
     raise GrowpointError(
         f"no family describes checkpoints of model_type `{model_type}`",
         [("known", ", ".join(names))],
@@ -174,48 +207,26 @@ def of_model_type(model_type: str) -> Family:
     )
 
 
-def evaluate(expression: str, sizes: Mapping[str, int]) -> int:
-    """Value of a sum of products such as `heads*nope + heads*rope` or `2*hidden`."""
-    terms = (term.split("*") for term in expression.split("+"))
-    return sum(prod(_size(factor, sizes) for factor in term) for term in terms)
-
-
-def _size(factor: str, sizes: Mapping[str, int]) -> int:
-    word = factor.strip()
-    if word.isdigit():
-        return int(word)
-    if word not in sizes:
-        raise GrowpointError(
-            f"a family's shape names the unknown size `{word}`",
-            [("known", ", ".join(sorted(sizes)))],
-            "give it under `model` or `model.settings`",
-        )
-    return int(sizes[word])
-
-
-def shape(expressions: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """A shape in numbers."""
-    return tuple(evaluate(expression, sizes) for expression in expressions)
-
-
-def holds(condition: str, settings: Mapping[str, object]) -> bool:
-    """Whether `use_bias and not rank` is true; the empty condition is."""
-    words = [word.strip() for word in condition.split(" and ") if word.strip()]
-    return all(
-        not settings.get(word.removeprefix("not ").strip())
-        if word.startswith("not ")
-        else bool(settings.get(word))
-        for word in words
-    )
+@cache
+def _refused() -> dict[str, str]:
+    """Why an architecture is no family at all, by its model_type."""
+    found: dict[str, str] = yaml.load((conf.FOLDER / "refused.yaml").read_text(), _LOADER)
+    return found
 
 
 def sections(
-    family: Family, dense: bool, settings: Mapping[str, object], stacked: bool = False
+    family: Family,
+    dense: bool,
+    settings: Mapping[str, object],
+    stacked: bool = False,
+    mixer: str = "",
 ) -> Iterator[tuple[str, str, Shape]]:
     """(section, name after the prefix, shape) of all tensors of one dense or sparse layer."""
     names = ("layer", "dense") if dense else ("layer", "sparse", "router", "expert")
-    for section in names:
-        for name, expressions in section_shapes(family, section, stacked).items():
+    parts = [(section, section_shapes(family, section, stacked)) for section in names]
+    mixing = family.mixers[mixer].tensors if mixer else {}
+    for section, shapes in (("layer", mixing), *parts):
+        for name, expressions in shapes.items():
             if holds(family.given.get(name, ""), settings):
                 yield section, name, expressions
 
@@ -248,9 +259,11 @@ def place(family: Family, name: str) -> Place | None:
     if not found:
         return None
     layer, rest = int(found[1]), found[2]
+    if rest in family.templates:
+        return Place(family.templates[rest][0], rest, family.templates[rest][1], layer)
     number = re.search(r"(?<=\.)\d+(?=\.)", rest)
     template = rest[: number.start()] + "{expert}" + rest[number.end() :] if number else rest
-    if template not in family.templates:
+    if not number or template not in family.templates:
         return None
     section, expressions = family.templates[template]
-    return Place(section, template, expressions, layer, int(number[0]) if number else None)
+    return Place(section, template, expressions, layer, int(number[0]))

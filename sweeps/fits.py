@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sweeps.data import Hub, Stdlib, Text, Tokens
 from sweeps.errors import GrowpointError
 from sweeps.model import Model
-from sweeps.recipe import Recipe, Suite
+from sweeps.recipe import Branch, Recipe, Suite
 
 
 def require_distinct(key: str, values: Sequence[float | str]) -> None:
@@ -24,18 +24,22 @@ def _plain(value: float | str) -> str:
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
-def require_vocabulary(data: Stdlib | Text | Hub | Tokens, model: Model) -> None:
-    """Refuse data with tokens that the model has no row for."""
+def require_vocabulary(
+    data: Stdlib | Text | Hub | Tokens, model: Model, *, adopted: bool = False
+) -> None:
+    """Refuse data with tokens that the model has no row for; an adopted one cannot be changed."""
     needed = data.vocabulary if isinstance(data, Tokens) else data.tokenizer.vocabulary
     if needed > model.vocabulary:
         raise GrowpointError(
             "the data has more tokens than the model's vocabulary",
             [("data", needed), ("model", model.vocabulary)],
-            f"model.vocabulary={needed}",
+            "'data.tokenizer={kind: source}', or tokens that the checkpoints know"
+            if adopted
+            else f"model.vocabulary={needed}",
         )
 
 
-def require_positions(recipe: Recipe, suite: Suite, model: Model) -> None:
+def require_positions(recipe: Recipe, suite: Suite, model: Model, *, adopted: bool = False) -> None:
     """Refuse sequences longer than the model's positions, those of multiple choice included."""
     choices = suite.choices
     asked = choices.context_tokens + choices.continuation_tokens if choices else 0
@@ -45,7 +49,19 @@ def require_positions(recipe: Recipe, suite: Suite, model: Model) -> None:
         raise GrowpointError(
             f"{what} are longer than the model's positions",
             [("tokens", longest), ("positions", model.positions)],
-            f"model.positions={longest}",
+            f"recipe.sequence_tokens={model.positions} suite.sequence_tokens={model.positions}"
+            if adopted
+            else f"model.positions={longest}",
+        )
+
+
+def require_fresh_optimizer(branch: Branch) -> None:
+    """Refuse to carry an optimizer's state over from checkpoints that bring none."""
+    if branch.optimizer_state == "carried":
+        raise GrowpointError(
+            "there is no optimizer state to carry: only the weights of a checkpoint are adopted",
+            [("branch.optimizer_state", "carried")],
+            "branch.optimizer_state=fresh",
         )
 
 

@@ -1,112 +1,36 @@
-"""Growth operators as index maps: which source layer or expert each grown one is a copy of."""
+"""Growth of a network's sizes by operators, and the maps that say what comes from where."""
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
-
-from pydantic import Field
+from collections.abc import Mapping, Sequence
 
 from sweeps import family as families
 from sweeps.errors import GrowpointError
 from sweeps.family import Family
-from sweeps.model import Model, all_settings
-from sweeps.schema import Description
+from sweeps.model import Model, Setting, all_settings, deepened, resized
+from sweeps.operators import (
+    Chain,
+    Depth,
+    GrowthChoice,
+    Operator,
+    Width,
+    label,
+    number,
+    operators_of,
+)
 
-Factor = Annotated[int, Field(ge=2, le=64)]
-Edge = Annotated[int, Field(ge=0)]
-
-
-class Depth(Description):
-    """Repeat layers: `interpose` repeats each in place, `stack` repeats the whole block.
-
-    `copies: zeroed` sets what a copy adds to the residual stream to zero, so that growth keeps the
-    function; the paper's way is plain copies. Source: arXiv 2510.08008 (depth growth).
-    """
-
-    kind: Literal["depth"] = "depth"
-    order: Literal["interpose", "stack"] = "interpose"
-    factor: Factor = 2
-    keep_first: Edge = 0
-    keep_last: Edge = 0
-    copies: Literal["same", "zeroed"] = "same"
-
-    def source_of(self, layers: int) -> tuple[int, ...]:
-        """The source layer of each grown layer: (0, 0, 1, 1, ...) or (0, 1, ..., 0, 1, ...)."""
-        middle = range(self.keep_first, layers - self.keep_last)
-        if len(middle) == 0:
-            raise GrowpointError(
-                "depth growth keeps every layer single",
-                [("layers", layers), ("kept", f"{self.keep_first} first, {self.keep_last} last")],
-                "lower keep_first or keep_last",
-            )
-        inner = (
-            [layer for layer in middle for _ in range(self.factor)]
-            if self.order == "interpose"
-            else list(middle) * self.factor
-        )
-        first, last = range(self.keep_first), range(layers - self.keep_last, layers)
-        return (*first, *inner, *last)
-
-    @property
-    def label(self) -> str:
-        """Name in tables: `depth x2`."""
-        edges = (
-            f" keep {self.keep_first}+{self.keep_last}" if self.keep_first + self.keep_last else ""
-        )
-        stack = " stack" if self.order == "stack" else ""
-        zeroed = " zeroed" if self.copies == "zeroed" else ""
-        return f"depth x{self.factor}{stack}{edges}{zeroed}"
-
-
-class Width(Description):
-    """Duplicate experts, router rows and top-k; noise (std of the tensor × `noise`) on the copies.
-
-    `top_k: kept` adds experts but uses no more of them, one of the paper's ablations.
-    Source: arXiv 2510.08008 (width growth).
-    """
-
-    kind: Literal["width"] = "width"
-    factor: Factor = 2
-    top_k: Literal["scaled", "kept"] = "scaled"
-    noise: Annotated[float, Field(ge=0, le=10)] = 0.01
-
-    def source_of(self, experts: int) -> tuple[int, ...]:
-        """The source expert of each grown expert: (0, 1, ..., 0, 1, ...): copies are appended."""
-        return tuple(range(experts)) * self.factor
-
-    @property
-    def label(self) -> str:
-        """Name in tables: `width x2`."""
-        kept = " top-k kept" if self.top_k == "kept" else ""
-        noise = "" if self.noise == 0.01 else f" noise {self.noise:g}"
-        return f"width x{self.factor}{kept}{noise}"
-
-
-Operator = Annotated[Depth | Width, Field(discriminator="kind")]
-
-
-class Chain(Description):
-    """Several operators, one after the other."""
-
-    kind: Literal["chain"] = "chain"
-    operators: Annotated[tuple[Operator, ...], Field(min_length=1)]
-
-    @property
-    def label(self) -> str:
-        """Name in tables: `depth x2 + width x2`."""
-        return " + ".join(operator.label for operator in self.operators)
-
-
-GrowthChoice = Annotated[Depth | Width | Chain, Field(discriminator="kind")]
-
-
-def operators_of(choice: Depth | Width | Chain) -> tuple[Depth | Width, ...]:
-    """The operators of one entry of a sweep's growth axis, in order."""
-    return choice.operators if isinstance(choice, Chain) else (choice,)
-
-
-def label(operators: Sequence[Depth | Width]) -> str:
-    """Name in tables: `depth x2 + width x2`."""
-    return " + ".join(operator.label for operator in operators)
+__all__ = [
+    "Chain",
+    "Depth",
+    "GrowthChoice",
+    "Operator",
+    "Width",
+    "expert_map",
+    "first_occurrences",
+    "grown",
+    "label",
+    "layer_map",
+    "number",
+    "operators_of",
+]
 
 
 def grown(model: Model, operators: Sequence[Depth | Width]) -> Model:
@@ -114,80 +38,104 @@ def grown(model: Model, operators: Sequence[Depth | Width]) -> Model:
     for operator in operators:
         _refuse(model.family, operator)
         model = (
-            _deepened(model, operator) if isinstance(operator, Depth) else _widened(model, operator)
+            deepened(model, operator.source_of(model.layers))
+            if isinstance(operator, Depth)
+            else _widened(model, operator)
         )
     return model
 
 
 def _refuse(family: str, operator: Depth | Width) -> None:
-    reason = families.load(family).refuses.get(operator.kind)
-    if reason:
+    refuses = families.load(family).refuses
+    if reason := refuses.get(operator.kind):
         other = "width" if operator.kind == "depth" else "depth"
         raise GrowpointError(
             f"{family} cannot grow by {operator.kind}", [("because", reason)], f"growth={other}"
         )
-
-
-def _deepened(model: Model, depth: Depth) -> Model:
-    source = depth.source_of(model.layers)
-    dense = [layer < model.dense_layers for layer in source]
-    if dense != sorted(dense, reverse=True):
+    zeroed = isinstance(operator, Depth) and operator.copies == "zeroed"
+    if zeroed and (reason := refuses.get("zeroed")):
         raise GrowpointError(
-            f"{model.family} cannot hold the layers that this growth makes",
-            [("needs", "dense layers first"), ("makes", _runs(dense))],
-            f"growth.0.keep_first={model.dense_layers}, which repeats the expert layers only",
+            f"{family} cannot keep its function by zeroed copies of layers",
+            [("because", reason)],
+            "copies: same",
         )
-    return resized(model, layers=len(source), dense_layers=sum(dense))
-
-
-def _runs(dense: Sequence[bool]) -> str:
-    """`3 dense, 24 expert, 3 dense, 24 expert layers`."""
-    runs: list[list[bool]] = []
-    for is_dense in dense:
-        if not runs or runs[-1][0] != is_dense:
-            runs.append([])
-        runs[-1].append(is_dense)
-    words = [f"{len(run)} {'dense' if run[0] else 'expert'}" for run in runs]
-    return ", ".join(words) + " layers"
 
 
 def _widened(model: Model, width: Width) -> Model:
     family = families.load(model.family)
-    scaled_top_k = width.top_k == "scaled"
+    _refuse_no_experts(model)
+    top_k = model.top_k * (width.factor if width.top_k == "scaled" else 1)
+    experts = len(width.source_of(model.experts))
+    if top_k > experts:
+        raise GrowpointError(
+            "a token cannot use more experts than there are",
+            [("experts", experts), ("top-k", f"{model.top_k} x {width.factor} = {top_k}")],
+            f"growth.0.factor={experts // model.top_k}, or `experts: copied`",
+        )
     return resized(
         model,
-        experts=len(width.source_of(model.experts)),
-        top_k=model.top_k * (width.factor if scaled_top_k else 1),
+        experts=experts,
+        top_k=top_k,
         settings={**model.settings, **_routing(family, model, width)},
     )
+
+
+def _refuse_no_experts(model: Model) -> None:
+    if all(model.is_dense(layer) for layer in range(model.layers)):
+        raise GrowpointError(
+            "the network has no layer with experts to add to",
+            [("layers", model.layers), ("dense", model.layers)],
+            "growth=depth",
+        )
 
 
 def _routing(family: Family, model: Model, width: Width) -> dict[str, float | int]:
     """The settings that a family's routing needs to keep the function: groups and scales."""
     settings = all_settings(model)
-    scaled = [key for key, when in family.scaled_by_width.items() if families.holds(when, settings)]
-    divided = [
-        key for key, when in family.divided_by_width.items() if families.holds(when, settings)
-    ]
-    rules: dict[str, float | int] = {
-        key: int(str(settings[key])) * width.factor
-        for key in scaled
-        if settings.get(key) is not None
+    groups = _numbers(family.scaled_by_width, settings)
+    # Gates that are not normalised add up over all copies; with top-k or the experts kept only as
+    # many are added as before, and there is no function to keep.
+    scales = _numbers(family.divided_by_width, settings) if width.sums_copies else {}
+    rules = {key: value / width.factor for key, value in scales.items()}
+    if width.experts == "kept" or not groups:
+        return rules
+    _check_groups(family, model, width, groups)
+    if width.order == "interleaved":
+        return rules
+    return {**{key: int(value) * width.factor for key, value in groups.items()}, **rules}
+
+
+def _numbers(conditions: Mapping[str, str], settings: Mapping[str, Setting]) -> dict[str, float]:
+    """Those settings whose condition holds, and which are set."""
+    return {
+        key: float(str(settings[key]))
+        for key, when in conditions.items()
+        if families.holds(when, settings) and settings.get(key) is not None
     }
-    # Gates that are not normalised add up over all copies; with top-k kept only as many are
-    # added as before, and there is no function to keep.
-    if width.top_k == "scaled":
-        rules |= {
-            key: float(str(settings[key])) / width.factor
-            for key in divided
-            if settings.get(key) is not None
-        }
-    return rules
+
+
+def _check_groups(family: Family, model: Model, width: Width, groups: Mapping[str, float]) -> None:
+    """Experts are routed in groups of neighbours; the first of the settings counts the groups."""
+    key, count = next(iter(groups.items()))
+    if model.experts % int(count):
+        raise GrowpointError(
+            "the experts do not divide into routing groups of one size",
+            [("experts", model.experts), (key, int(count))],
+            f"choose a checkpoint whose experts are a multiple of its {key}",
+        )
+    reason = family.refuses.get("interleaved")
+    if width.order == "interleaved" and reason and count > 1:
+        raise GrowpointError(
+            f"{family.name} cannot hold interleaved copies of experts in routing groups",
+            [(key, int(count)), ("because", reason)],
+            "order: appended, where copies form groups of their own",
+        )
 
 
 def first_occurrences(source: Sequence[int]) -> tuple[bool, ...]:
     """Which entries of a source map are originals; the others are copies."""
-    return tuple(index not in source[:position] for position, index in enumerate(source))
+    first = {index: position for position, index in reversed(list(enumerate(source)))}
+    return tuple(first[index] == position for position, index in enumerate(source))
 
 
 def layer_map(layers: int, operators: Sequence[Depth | Width]) -> tuple[int, ...]:
@@ -205,8 +153,3 @@ def _composed(count: int, operators: Sequence[Depth | Width]) -> tuple[int, ...]
     for operator in operators:
         total = tuple(total[index] for index in operator.source_of(len(total)))
     return total
-
-
-def resized(model: Model, **sizes: object) -> Model:
-    """`model` with other sizes, checked anew."""
-    return Model.model_validate({**model.model_dump(), **sizes})

@@ -1,62 +1,35 @@
-"""Model: the sizes of one network, and what follows from them by its family."""
+"""What follows from the sizes of a network by its family: tensors, counts, config.json."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from math import prod
-from typing import Annotated, Any, NamedTuple
-
-from pydantic import Field, PositiveInt, model_validator
+from typing import Any, NamedTuple
 
 from sweeps import family as families
+from sweeps import layers as layering
 from sweeps.errors import GrowpointError
+from sweeps.expressions import quotient
 from sweeps.family import Family
-from sweeps.schema import Description, asked, canonical
+from sweeps.network import Model, Setting, stated
+from sweeps.schema import asked, canonical
 
-Setting = bool | int | float | str | None
-
-
-class Model(Description):
-    """Sizes of one Mixture-of-Experts network; `settings` are further keys of its config.json.
-
-    `family_digest` is filled in by a sweep: it names what a user's own family file changes.
-    """
-
-    family: str
-    layers: PositiveInt
-    hidden: PositiveInt
-    heads: PositiveInt
-    kv_heads: PositiveInt
-    head_dim: PositiveInt
-    experts: PositiveInt
-    top_k: PositiveInt
-    expert_hidden: PositiveInt
-    vocabulary: PositiveInt
-    positions: PositiveInt = 2048
-    tied: bool = False
-    dense_layers: Annotated[int, Field(ge=0)] = 0
-    dense_hidden: Annotated[int, Field(ge=0)] = 0
-    settings: dict[str, Setting] = Field(default_factory=dict)
-    family_digest: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_description(cls, data: Any) -> Any:
-        """Settings at the family's default are left out, so that one network has one hash."""
-        settings = data.get("settings") if isinstance(data, Mapping) else None
-        family = families.find(str(data.get("family"))) if settings else None
-        if not family or not isinstance(settings, Mapping):
-            return data
-        return {**data, "settings": stated(family, settings)}
-
-    @model_validator(mode="after")
-    def _sizes_fit(self) -> "Model":
-        if self.top_k > self.experts:
-            raise ValueError(f"top_k {self.top_k} is more than the {self.experts} experts")
-        if self.dense_layers > self.layers:
-            raise ValueError(f"{self.dense_layers} dense layers are more than {self.layers} layers")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} kv_heads evenly")
-        return self
+__all__ = [
+    "Model",
+    "Parameters",
+    "Setting",
+    "Tensor",
+    "all_settings",
+    "check",
+    "deepened",
+    "from_config",
+    "is_matrix",
+    "parameters",
+    "resized",
+    "sizes",
+    "stated",
+    "tensors",
+    "to_config",
+]
 
 
 class Tensor(NamedTuple):
@@ -68,6 +41,7 @@ class Tensor(NamedTuple):
     layer: int | None = None
     expert: int | None = None
     buffer: bool = False
+    elementwise: bool = False
 
 
 def all_settings(model: Model) -> dict[str, Setting]:
@@ -80,7 +54,8 @@ def sizes(model: Model, family: Family) -> dict[str, int]:
     settings = {**family.settings, **model.settings}
     numbers = {key: value for key, value in settings.items() if isinstance(value, int)}
     fields = {key: value for key, value in model if isinstance(value, int)}
-    return {**numbers, **fields}
+    derived = {key: quotient(text, fields) for key, text in family.derived.items()}
+    return {**derived, **numbers, **fields}
 
 
 def tensors(model: Model, stacked: bool = False) -> Iterator[Tensor]:
@@ -97,8 +72,8 @@ def tensors(model: Model, stacked: bool = False) -> Iterator[Tensor]:
             if families.holds(family.given.get(name, ""), settings):
                 yield Tensor(name, families.shape(expressions, known), section)
     for layer in range(model.layers):
-        dense = layer < model.dense_layers
-        inner = families.sections(family, dense, settings, stacked)
+        mixer = model.mixers[layer] if model.mixers else ""
+        inner = families.sections(family, model.is_dense(layer), settings, stacked, mixer)
         yield from _layer(model, family, layer, known, inner)
 
 
@@ -110,10 +85,11 @@ def _layer(
     inner: Iterable[tuple[str, str, families.Shape]],
 ) -> Iterator[Tensor]:
     for section, name, expressions in inner:
-        size, buffer = families.shape(expressions, known), name in family.buffers
+        size = families.shape(expressions, known)
+        kinds = name in family.buffers, name in family.elementwise
         for expert in range(model.experts) if "{expert}" in name else (None,):
             full = (family.prefix + name).format(layer=layer, expert=expert)
-            yield Tensor(full, size, section, layer, expert, buffer)
+            yield Tensor(full, size, section, layer, expert, *kinds)
 
 
 def check(model: Model, family: Family) -> None:
@@ -127,12 +103,13 @@ def check(model: Model, family: Family) -> None:
             [("planned", model.family_digest), ("found", families.own_digest(model.family) or "-")],
             "--config-dir FOLDER with the family file of then, or plan and launch again",
         )
-    can_be_dense = "dense_layers" in family.config or family.dense_list
-    if model.dense_layers and not can_be_dense:
+    layering.check(model.dense, model.layers, model.mixers, family)
+    owned = layering.structural_keys(family) & model.settings.keys()
+    if owned:
         raise GrowpointError(
-            f"{family.name} has no dense layers",
-            [("asked", f"{model.dense_layers} dense layers")],
-            "model.dense_layers=0",
+            "settings cannot say which layers have experts or how they mix tokens",
+            [("settings", ", ".join(sorted(owned)))],
+            "model.dense_layers=[0,2,4] and model.mixers=[WORD,WORD,...], one for each layer",
         )
     if "head_dim" not in family.config and model.heads * model.head_dim != model.hidden:
         raise GrowpointError(
@@ -174,24 +151,27 @@ def _parameters(text: str, family: str) -> Parameters:
 
 
 def is_matrix(tensor: Tensor) -> bool:
-    """Whether the tensor enters a matrix product: norms and biases do not."""
+    """Whether the tensor enters a matrix product: norms and biases do not; convolutions do."""
+    if tensor.buffer or tensor.elementwise:
+        return False
     stacked = tensor.section == "expert" and tensor.expert is None
-    return not tensor.buffer and len(tensor.shape) == (3 if stacked else 2)
+    return len(tensor.shape) >= (3 if stacked else 2)
 
 
 def from_config(config: Mapping[str, Any]) -> Model:
     """The Model that a Hugging Face config.json describes, by the family of its model_type."""
+    if isinstance(config.get("text_config"), Mapping):
+        raise GrowpointError(
+            "a multimodal checkpoint holds more than its language model",
+            [("model_type", config.get("model_type")), ("found", "text_config")],
+            "save it alone: python -c 'from transformers import AutoModelForCausalLM as M; "
+            'M.from_pretrained("FOLDER", dtype="auto").save_pretrained("TEXT")\'',
+        )
     family = families.of_model_type(str(config.get("model_type")))
-    found = {size: _value(config, keys) for size, keys in family.config.items()}
-    found = {size: value for size, value in found.items() if value is not None}
-    found.setdefault("kv_heads", found.get("heads"))
-    found.setdefault("head_dim", found.get("hidden", 0) // max(1, found.get("heads", 1)))
-    if family.dense_list:
-        found["dense_layers"] = _dense_prefix(config, family, found.get("layers", 0))
     given = {key: config[key] for key in family.settings if key in config}
     try:
-        return Model(family=family.name, settings=given, **found)
-    except ValueError as error:
+        return Model(family=family.name, settings=given, **_sizes(config, family))
+    except (ValueError, TypeError) as error:
         raise GrowpointError(
             "a checkpoint's config.json lacks sizes that its family needs",
             [("family", family.name), ("says", _first_mistake(error))],
@@ -199,39 +179,43 @@ def from_config(config: Mapping[str, Any]) -> Model:
         ) from error
 
 
-def _first_mistake(error: ValueError) -> str:
+def _sizes(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    both = {
+        size: (_value(config, keys), _value(family.defaults, keys))
+        for size, keys in family.config.items()
+    }
+    found = {
+        size: default if value is None else value
+        for size, (value, default) in both.items()
+        if value is not None or default is not None
+    }
+    found.setdefault("kv_heads", found.get("heads"))
+    found.setdefault("head_dim", found.get("hidden", 0) // max(1, found.get("heads", 1)))
+    layers = int(found.get("layers", 0))
+    if layering.can_be_dense(family):
+        found["dense_layers"] = tuple(layering.dense_indices(config, family, layers))
+    if mixers := layering.mixers(config, family, layers):
+        found["mixers"] = mixers
+    return found
+
+
+def _first_mistake(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     return ": ".join(lines[1:3]) or lines[0]
 
 
 def _value(config: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
-    return next((config[key] for key in keys if config.get(key) is not None), None)
-
-
-def _dense_prefix(config: Mapping[str, Any], family: Family, layers: int) -> int:
-    dense = dense_indices(config, family, layers)
-    if dense != list(range(len(dense))):
+    key = next((key for key in keys if config.get(key) is not None), "")
+    value = config.get(key)
+    if not isinstance(value, list):
+        return value
+    if len(set(map(str, value))) != 1:
         raise GrowpointError(
-            "dense layers among expert layers cannot be described, only dense layers before them",
-            [("family", family.name), ("dense", ", ".join(map(str, dense)))],
-            "choose a checkpoint whose dense layers come first",
+            "layers whose sizes differ cannot be described",
+            [(key, ", ".join(map(str, value)))],
+            "choose a checkpoint whose layers have one size",
         )
-    return len(dense)
-
-
-def dense_indices(config: Mapping[str, Any], family: Family, layers: int) -> list[int]:
-    """Layers without experts, by the keys of config.json that list them or give their period."""
-    listed = config.get(family.dense_list or "") or ()
-    step = int(config.get(family.sparse_step or "") or 1)
-    return [layer for layer in range(layers) if layer in listed or (layer + 1) % step]
-
-
-def stated(family: Family, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings that differ from their family's."""
-    known = family.settings
-    return {
-        key: value for key, value in settings.items() if key not in known or value != known[key]
-    }
+    return value[0]
 
 
 def to_config(model: Model) -> dict[str, Any]:
@@ -241,6 +225,26 @@ def to_config(model: Model) -> dict[str, Any]:
     values: dict[str, Any] = {**family.fixed, **family.settings, **model.settings}
     for size, keys in family.config.items():
         values[keys[0]] = getattr(model, size)
-    if family.dense_list:
-        values[family.dense_list] = list(range(model.dense_layers))
+    values |= layering.statement(model.dense, model.layers, model.mixers, family)
     return {"model_type": family.model_type, **values}
+
+
+def resized(model: Model, **sizes: object) -> Model:
+    """`model` with other sizes, checked anew."""
+    return Model.model_validate({**model.model_dump(), **sizes})
+
+
+def deepened(model: Model, source: Sequence[int]) -> Model:
+    """Sizes after growth in which layer i is a copy of layer `source[i]`.
+
+    Raises GrowpointError if the family's config.json cannot say which layer is of which kind.
+    """
+    family = families.load(model.family)
+    dense, mixers = layering.mapped(model.dense, model.mixers, source)
+    if layering.can_hold(dense, len(source), mixers, family):
+        return resized(model, layers=len(source), dense_layers=sorted(dense), mixers=mixers)
+    raise GrowpointError(
+        f"{model.family} cannot hold the layers that this growth makes",
+        [("needs", layering.needs(family)), ("makes", layering.runs(dense, mixers, len(source)))],
+        layering.way_out(model.dense, model.layers, model.mixers, family),
+    )

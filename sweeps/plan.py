@@ -11,7 +11,8 @@ from sweeps import cost
 from sweeps.data import Corpus, Data
 from sweeps.model import parameters
 from sweeps.schema import asked, canonical, digest
-from sweeps.stages import Evaluate, Stage, Train, passed_until, phase_key
+from sweeps.series import Source
+from sweeps.stages import Evaluate, Init, Stage, Train, passed_until, phase_key
 from sweeps.sweep import Cell, Sweep, expand
 
 VERSION = 1
@@ -78,10 +79,17 @@ def plan(
         corpus = corpora[canonical(asked(sweep.data))]
         data[corpus.id] = sweep.data
         cells += expand(sweep, corpus, variant)
+    return of_cells(name, sweeps[0][0].title if sweeps else "", cells, data)
+
+
+def of_cells(
+    name: str, title: str, cells: Sequence[Cell], data: Mapping[str, Data] | None = None
+) -> Plan:
+    """The plan of cells that were expanded already; `data` by id of their corpora."""
     stages = _collect(cells)
     resumes = _resumes(stages)
     ordered = _ordered(stages, resumes)
-    return Plan(name, sweeps[0][0].title if sweeps else "", tuple(cells), ordered, resumes, data)
+    return Plan(name, title, tuple(cells), ordered, resumes, data or {})
 
 
 def _collect(cells: Iterable[Cell]) -> dict[str, Stage]:
@@ -189,7 +197,19 @@ def to_json(plan: Plan) -> dict[str, Any]:
         ],
         "heldout_tokens": _heldout_tokens(plan),
         "data": {name: data.model_dump(mode="json") for name, data in plan.data.items()},
+        "sources": {
+            stage_id: {
+                **origin.model_dump(mode="json", exclude={"content"}, exclude_none=True),
+                "flops": cost.trained_flops(plan.by_id[stage_id]),
+            }
+            for stage_id, origin in _origins(plan).items()
+        },
     }
+
+
+def _origins(plan: Plan) -> dict[str, Source]:
+    """Where each adopted checkpoint lies, and what is known of it, by the stage that adopts it."""
+    return {cell.source.id: cell.origin for cell in plan.cells if cell.origin}
 
 
 def _heldout_tokens(plan: Plan) -> dict[str, int]:
@@ -205,13 +225,17 @@ def _heldout_tokens(plan: Plan) -> dict[str, int]:
 def _stage_json(plan: Plan, stage: Stage) -> dict[str, Any]:
     start = plan.before(stage)
     tokens = getattr(stage.do, "tokens", 0) if isinstance(stage.do, Train) else 0
-    return {
+    known = {
         "kind": stage.do.kind,
         "after": stage.after.id if stage.after else None,
         "starts_from": start.id if start else None,
         "tokens": tokens,
         "flops": plan.flops(stage),
     }
+    if isinstance(stage.do, Init) and stage.do.adopted:
+        # Spent by others: part of the lineage, never of what is left to spend.
+        known |= {"tokens": stage.do.adopted.tokens, "sunk_flops": stage.do.adopted.flops}
+    return known
 
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
@@ -235,6 +259,8 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "budget_index": cell.budget,
         "budget_flops": cell.budget_asked if cell.budget_unit == "flops" else None,
         "source": cell.source.id,
+        "series": cell.origin.series if cell.origin else "",
+        "checkpoint": cell.origin.name if cell.origin else "",
         "annealed": cell.annealed,
         "trained": cell.trained.id,
         "stage": cell.stage.id,

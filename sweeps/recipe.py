@@ -12,6 +12,10 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 HIGHEST_LR = 10.0
 
+# What a phase that follows another begins with: moments of zero, or those of the phase before it,
+# grown as the weights were.
+OptimizerState = Literal["fresh", "carried"]
+
 
 class Constant(Description):
     """The same learning rate to the end; needs no end, so budgets share one branch."""
@@ -103,7 +107,7 @@ class Recipe(Description):
 
 
 class Branch(Description):
-    """What a branch does unlike its trunk: the re-warm after growth, its peak, its schedule.
+    """What a branch does unlike its trunk: re-warm, peak, schedule, AdamW's state at its start.
 
     Controls that are trained on without growth get the very same, so that the comparison is fair.
     """
@@ -111,6 +115,7 @@ class Branch(Description):
     lr_ratio: Annotated[float, Field(gt=0, le=100)] = 1.0
     warmup_tokens: Annotated[int, Field(ge=0)] | None = None
     schedule: Schedule | None = None
+    optimizer_state: OptimizerState = "fresh"
 
     def recipe(self, trunk: Recipe) -> Recipe:
         """The branch's recipe."""

@@ -13,6 +13,9 @@ from sweeps.family import CONFIG_FOLDER_VARIABLE
 # Groups whose choice is a mapping under the group's own key.
 WHOLE = ("model", "recipe", "data", "suite", "cluster")
 
+# Where a sweep's file lies among the sweeps while it is read.
+FILE = "file"
+
 
 def use_folder(folder: Path) -> None:
     """Look into a conf/ tree of the user's own first. Raises GrowpointError if it is not there."""
@@ -44,9 +47,10 @@ def locate(sweep: str, scratch: Path) -> tuple[str, list[Path]]:
             shipped = path.stem in known("sweep")
             shown = f"growpoint plan {path.stem}" if shipped else "ls *.yaml"
             raise GrowpointError(f"there is no sweep file {sweep}", [], shown)
-        (scratch / "sweep").mkdir()
-        (scratch / "sweep" / f"{path.stem}.yaml").write_text(_sweep_file(path))
-        return path.stem, search_path(scratch)
+        # In a folder of its own: Hydra would rather take a shipped sweep of the same name.
+        (scratch / "sweep" / FILE).mkdir(parents=True)
+        (scratch / "sweep" / FILE / f"{path.stem}.yaml").write_text(_sweep_file(path))
+        return f"{FILE}/{path.stem}", search_path(scratch)
     search = search_path(None)
     names = known("sweep", search)
     if sweep not in names:

@@ -6,30 +6,44 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, TypeAdapter
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 
 from sweeps.data import Corpus
 from sweeps.growth import Operator, grown
 from sweeps.model import Model
-from sweeps.recipe import Recipe, Suite
+from sweeps.recipe import OptimizerState, Recipe, Suite
 from sweeps.schema import Description, Seed, asked, canonical, digest
 
 
+class Adopted(Description):
+    """An existing checkpoint, by its content; where it lies is no part of it.
+
+    `tokens` and `flops` are what was sunk into it by those who made it. They change no weight, so
+    they stay out of the stage's text: a corrected number renames nothing.
+    """
+
+    content: Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|hub:.+@[0-9a-f]{40})$")]
+    tokens: NonNegativeInt = 0
+    flops: NonNegativeFloat = 0.0
+
+
 class Init(Description):
-    """A new network with random weights."""
+    """A new network with random weights, or an existing checkpoint that is adopted."""
 
     kind: Literal["init"] = "init"
     model: Model
     seed: Seed = 0
+    adopted: Adopted | None = None
 
 
 class Train(Description):
-    """One phase of training: fresh optimizer and schedule, then `tokens` more.
+    """One phase of training: a schedule of its own, then `tokens` more.
 
     A phase that is longer shares its beginning with a shorter one (`shares_start`), so a trunk is
     one phase seen at several lengths, and cutting it elsewhere renames nothing. `ends` says that
     the schedule ends here; an open phase runs on at its peak. Branches read the corpus backward,
     from its far end: every arm sees the same tokens, none of which the trunk has seen.
+    AdamW starts anew, or is `carried` over from the phase before, through growth if there was one.
     """
 
     kind: Literal["train"] = "train"
@@ -39,6 +53,7 @@ class Train(Description):
     ends: bool = False
     stream: Literal["forward", "backward"] = "forward"
     seed: Seed = 0
+    optimizer_state: OptimizerState = "fresh"
 
 
 class Grow(Description):
@@ -72,7 +87,7 @@ class Stage:
     def text(self) -> str:
         """The exact content of stage.json, whose SHA-256 gives the id."""
         after = self.after.id if self.after else None
-        return canonical({"after": after, "do": asked(self.do)})
+        return canonical({"after": after, "do": asked(_identity(self.do))})
 
     @cached_property
     def id(self) -> str:
@@ -105,6 +120,13 @@ class Stage:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+def _identity(do: Init | Train | Grow | Evaluate) -> Init | Train | Grow | Evaluate:
+    """What of a verb changes its result."""
+    if not isinstance(do, Init) or do.adopted is None:
+        return do
+    return do.model_copy(update={"adopted": Adopted(content=do.adopted.content)})
 
 
 def shares_start(long: Stage, short: Stage) -> bool:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from sweeps import cost, fits
+from sweeps import carried, cost, fits
 from sweeps import family as families
-from sweeps.amounts import Budgets, Points, Unit
+from sweeps.amounts import Budgets, Points
+from sweeps.cell import Cell
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
 from sweeps.exclude import Arm, Exclude
@@ -17,16 +18,23 @@ from sweeps.growth import Depth, GrowthChoice, Width, grown, label, operators_of
 from sweeps.model import Model
 from sweeps.recipe import Branch, Recipe, Suite
 from sweeps.schema import Description, Seed
+from sweeps.series import Source, adopted
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
+
+__all__ = ["Cell", "Sweep", "expand"]
 
 
 class Sweep(Description):
-    """One question: sources × growth × budgets × arms × seeds, under one recipe."""
+    """One question: sources × growth × budgets × arms × seeds, under one recipe.
+
+    Sources are points of a trunk that is trained, or checkpoints of a `series`, one for each point.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     title: str = ""
     model: Model
     points: Points
+    series: tuple[Source, ...] = ()
     budgets: Budgets
     growth: tuple[GrowthChoice, ...] = ()
     arms: tuple[Arm, ...] = ("grow", "continue", "scratch")
@@ -46,8 +54,10 @@ class Sweep(Description):
     def _fits(self) -> "Sweep":
         require_distinct("seeds", self.seeds)
         require_distinct("arms", self.arms)
-        fits.require_vocabulary(self.data, self.model)
-        fits.require_positions(self.recipe, self.suite, self.model)
+        fits.require_vocabulary(self.data, self.model, adopted=bool(self.series))
+        fits.require_positions(self.recipe, self.suite, self.model, adopted=bool(self.series))
+        if self.series:
+            fits.require_fresh_optimizer(self.branch)
         fits.require_growth(self.growths, self.arms)
         return self
 
@@ -55,56 +65,6 @@ class Sweep(Description):
     def growths(self) -> list[str]:
         """Labels of the growth axis."""
         return [label(operators_of(choice)) for choice in self.growth]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One row of the answer: an arm at a growth point, with a budget, for one seed."""
-
-    arm: Arm
-    growth: str
-    point: int
-    budget: int
-    seed: int
-    of: Literal["extra", "total"]
-    budget_asked: float
-    budget_unit: Unit
-    source: Stage
-    trained: Stage
-    stage: Stage
-    annealed: bool
-    variant: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def sunk_tokens(self) -> int:
-        """Tokens of the source checkpoint; 0 when starting over."""
-        return cost.trained_tokens(self.source)
-
-    @property
-    def sunk_flops(self) -> float:
-        """FLOPs of the source checkpoint; 0 when starting over."""
-        return cost.trained_flops(self.source)
-
-    @property
-    def extra_tokens(self) -> int:
-        """Tokens trained after the source point."""
-        return cost.trained_tokens(self.trained) - self.sunk_tokens
-
-    @property
-    def extra_flops(self) -> float:
-        """FLOPs trained after the source point."""
-        return cost.flops(self.trained)
-
-    @property
-    def label(self) -> str:
-        """`grow depth x2 · sunk 8.0e17 · extra 4.0e17 · seed 0`."""
-        words = [self.arm if self.growth == "-" else f"{self.arm} {self.growth}"]
-        words += [
-            f"sunk {self.sunk_flops:.2g}",
-            f"extra {self.extra_flops:.2g}",
-            f"seed {self.seed}",
-        ]
-        return " · ".join(words + [f"{key}={value}" for key, value in self.variant])
 
 
 def expand(sweep: Sweep, corpus: Corpus, variant: tuple[tuple[str, str], ...] = ()) -> list[Cell]:
@@ -171,6 +131,7 @@ class _Seed:
         if arm not in self.sweep.arms or any(e.matches(**place) for e in self.sweep.exclude):
             return
         source, start, recipe = self._start(arm, operators, point)
+        origin = self.sweep.series[point] if self.sweep.series and point >= 0 else None
         trained = self._branch(
             start, recipe, cost.trained_flops(source), cost.trained_tokens(source), budget
         )
@@ -182,7 +143,8 @@ class _Seed:
             source=source,
             trained=trained,
             stage=Stage(Evaluate(suite=self.sweep.suite, corpus=self.corpus), trained),
-            annealed=isinstance(source.do, Train) and source.do.ends,
+            annealed=origin.phase == "annealing" if origin else _ended(source),
+            origin=origin,
             variant=self.variant,
         )
 
@@ -200,9 +162,16 @@ class _Seed:
         return source, start, branch
 
     def _source(self, point: int) -> Stage:
+        if self.sweep.series:
+            return adopted(self.sweep.series[point], self.sweep.model)
         init = Stage(Init(model=self.sweep.model, seed=self.seed))
         asked, recipe = self.sweep.points.at[point], self.sweep.recipe
-        each = _flops_per_token(init, recipe) if self.sweep.points.unit == "flops" else 1.0
+        # How many of the unit one token is.
+        each = {
+            "flops": _flops_per_token(init, recipe),
+            "tokens": 1.0,
+            "steps": 1 / recipe.batch_tokens,
+        }[self.sweep.points.unit]
         tokens = _whole_batches(asked / each, recipe)
         if asked and not tokens:
             raise GrowpointError(
@@ -245,6 +214,7 @@ class _Seed:
             ends=recipe.schedule.free_until(tokens) < tokens,
             stream="backward",
             seed=self.seed,
+            optimizer_state=carried.state_after(self.sweep.branch.optimizer_state, start),
         )
         return Stage(do, start)
 
@@ -257,6 +227,10 @@ class _Seed:
                 f"budgets.at=[{_suggest(2 * sunk)}], or leave the point out of points.at",
             )
         return total - sunk
+
+
+def _ended(source: Stage) -> bool:
+    return isinstance(source.do, Train) and source.do.ends
 
 
 def _suggest(amount: float) -> str:

@@ -3,21 +3,29 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import evidence, style
+from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.metrics import Metric
 from orchestrator import text
 
+_COLUMNS = ["panel", "arm", "sunk_flops", "extra_flops", "seed", "value", "low", "high"]
 _SEEN = 1.645  # standard errors in a 90 % whisker
 
 
-def accuracy_vs_extra(frame: pd.DataFrame, metric: Metric) -> tuple[Figure, pd.DataFrame]:
+def accuracy_vs_extra(frame: pd.DataFrame, metric: Metric) -> Drawn:
     """How fast does each growth point pay? One line for each sunk level, the control beside them.
 
     Lines join means over seeds, dots are runs with 90 % whiskers of their evaluation. Drawn
     columns: panel, arm, sunk_flops, extra_flops, seed, value, low, high.
+    Raises NothingToDrawError where there is one extra budget.
     """
+    if len(np.unique(evidence.levels(frame["extra_flops"]))) < 2:
+        raise NothingToDrawError("one extra budget")
+    if all(
+        len(np.unique(evidence.levels(runs["extra_flops"]))) < 2 for runs in _growth_points(frame)
+    ):
+        raise NothingToDrawError("no growth point has two extra budgets")
     groups = _extra_panels(frame)
     positive = frame["sunk_flops"][frame["sunk_flops"] > 0]
     ends = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
@@ -30,26 +38,61 @@ def accuracy_vs_extra(frame: pd.DataFrame, metric: Metric) -> tuple[Figure, pd.D
             labels.append(marks)
         words = [mark[1] for marks in labels for mark in marks]
         style.margins(figure, style.text_inches(figure, [*words, "sunk FLOPs"]) + 0.08, True)
-        axes[0].set_ylabel(style.AXES[metric.name])
+        for at in style.first_of_rows(axes):
+            at.set_ylabel(style.metric_axis(metric.name, frame))
         for at, (name, _), marks in zip(axes, groups, labels, strict=True):
             style.panel_title(at, name)
             style.linear_flops(at, "extra_flops", float(frame["extra_flops"].max()))
             style.label_lines(at, marks, "sunk FLOPs")
-        style.title(
-            figure,
-            "What extra compute buys",
-            "dot: run, 90 % of its evaluation · line: mean of seeds",
-        )
-    columns = ["panel", "arm", "sunk_flops", "extra_flops", "seed", "value", "low", "high"]
-    return figure, pd.concat(drawn, ignore_index=True)[columns]
+        made = pd.concat(drawn, ignore_index=True)[_COLUMNS]
+        style.title(figure, _claim(made, metric), _key(made))
+    return figure, made
+
+
+def _growth_points(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    return [
+        runs
+        for _, rows in frame.groupby(["variant", "arm", "growth"])
+        for _, runs in evidence.by_level(rows, "sunk_flops")
+    ]
+
+
+def _key(drawn: pd.DataFrame) -> str:
+    known = np.isfinite(drawn["low"]).any()
+    whiskers = ", 90 % of its evaluation" if known else ""
+    return f"dot: run{whiskers} · line: mean of seeds"
+
+
+def _claim(drawn: pd.DataFrame, metric: Metric) -> str:
+    """What the least and the most extra budget differ by, after growing."""
+    gains = []
+    grown = drawn[drawn["arm"] == "grow"]
+    budgets = evidence.levels(grown["extra_flops"]) if len(grown) else np.array([])
+    for _, rows in grown.assign(budget=budgets).groupby(["panel", "sunk_flops"]):
+        means = rows.groupby("budget")["value"].mean()
+        if len(means) > 1 and set(means.index[[0, -1]]) == {budgets.min(), budgets.max()}:
+            gains.append(float(means.iloc[-1] - means.iloc[0]))
+    if not gains:
+        return f"{metric.name.capitalize()} by extra compute"
+    times = float(budgets.max() / budgets.min())
+    better = np.array(gains) if metric.top is not None else -np.array(gains)
+    said = f"{times:.2g} times the extra compute"
+    if better.min() <= 0 < better.max():
+        return f"{said} helps after some growths, not all"
+    if better.max() <= 0:
+        return f"{said} helps after no growth"
+    digits = metric.digits - 1
+    low, high = (f"{end:.{digits}f}" for end in (better.min(), better.max()))
+    size = low if low == high else f"{low} to {high}"
+    verb = "adds" if metric.top is not None else "takes off"
+    return f"{said} {verb} {size} {metric.unit}"
 
 
 def _extra_panels(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """A panel for each growth, with starting over at its size, and one for the control."""
     found = []
     for (variant, growth), rows in frame.groupby(["variant", "growth"]):
-        name = "not grown" if growth == "-" else str(growth)
-        found.append((f"{name} ({variant})" if variant else name, rows))
+        found.append((panel_name(str(variant), str(growth)), rows))
     return sorted(found, key=lambda each: each[0].startswith("not grown"))
 
 

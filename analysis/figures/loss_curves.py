@@ -1,11 +1,12 @@
 """What happened?"""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import evidence, style
 from analysis.metrics import FloatArray
+from analysis.figures.subject import Drawn, panel_name
 from orchestrator import text
 
 
@@ -16,7 +17,7 @@ def smoothed(values: FloatArray) -> FloatArray:
     return rolled.to_numpy(float)
 
 
-def loss_curves(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def loss_curves(curves: pd.DataFrame) -> Drawn:
     """What happened? Training loss of one seed's trunk and of the branches that grew from it.
 
     `curves` is that of `records.curves`; what is drawn is the same with a column `smoothed`. The
@@ -36,18 +37,17 @@ def loss_curves(curves: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
             labels.append(marks)
         words = [mark[1] for marks in labels for mark in marks]
         style.margins(figure, style.text_inches(figure, [*words, "sunk FLOPs"]) + 0.08, True)
-        axes[0].set_ylabel(style.AXES["training_loss"])
+        for at in style.first_of_rows(axes):
+            at.set_ylabel(style.AXES["training_loss"])
         axes[0].set_ylim(*_loss_range(curves))
         for at, (name, _), marks in zip(axes, groups, labels, strict=True):
-            style.panel_title(at, str(name))
+            growth, _, variant = str(name).rstrip(")").partition(" (")
+            style.panel_title(at, panel_name(variant, growth))
             _total_axis(at, branches)
             style.label_lines(at, marks, "sunk FLOPs")
-        style.title(
-            figure,
-            "Every branch from its first step",
-            "dashed: trunk · triangle: growth · pale: unsmoothed",
-        )
-    return figure, pd.concat(drawn, ignore_index=True)
+        made = pd.concat(drawn, ignore_index=True)
+        style.title(figure, _claim(made), "dashed: trunk · triangle: growth · pale: unsmoothed")
+    return figure, made
 
 
 def _curve_panel(
@@ -80,20 +80,47 @@ def _curve_panel(
     return parts, labels
 
 
+def _claim(drawn: pd.DataFrame) -> str:
+    """How much loss growing costs at once, and after how much of a branch that is made good.
+
+    Medians, for single steps are noisy, against the smoothed trunk at the growth point; branches
+    with nothing sunk have no such point.
+    """
+    jumps, regained = [], []
+    for _, rows in drawn.groupby("growth"):
+        trunk = rows[rows["part"] == "trunk"].sort_values("total_flops", kind="stable")
+        for sunk, line in evidence.by_level(rows[rows["part"] == "branch"], "sunk_flops"):
+            if sunk <= 0 or trunk.empty:
+                continue
+            before = float(np.interp(sunk, trunk["total_flops"], trunk["smoothed"]))
+            back = np.flatnonzero(line["smoothed"].to_numpy(float) <= before)
+            jumps.append(float(line["loss"].iloc[0]) - before)
+            regained.append(back[0] / len(line) if len(back) else 1.0)
+    if not jumps:
+        return "Training loss of each branch"
+    jump, share = float(np.median(jumps)), float(np.median(regained))
+    if jump <= 0:
+        return "Growing costs no loss at most growth points"
+    cost = f"Growing costs {jump:.2f} nats at first"
+    if share >= 1:
+        return f"{cost}, which most branches never regain"
+    return f"{cost}, regained after {max(100 * share, 1):.0f} % of a branch"
+
+
 def _loss_range(curves: pd.DataFrame) -> tuple[float, float]:
     shown = curves[(curves["part"] == "branch") & (curves["sunk_flops"] > 0)]
     shown = curves if shown.empty else shown
-    low, high = float(curves["loss"].min()), float(shown["loss"].max())
+    ends = curves[curves["part"] == "branch"].groupby(["growth", "sunk_flops"])["loss"].last()
+    low, high = float(curves["loss"].min()), float(max(shown["loss"].max(), ends.max()))
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _total_axis(axes: Axes, branches: pd.DataFrame) -> None:
     high = float(branches["total_flops"].max())
-    starts = branches["total_flops"][branches["sunk_flops"] > 0]
+    starts = branches["sunk_flops"][branches["sunk_flops"] > 0]
     low = float(starts.min() if len(starts) else branches["total_flops"].min())
     axes.set_xlim(low / 1.6, high * 1.06)
     if high / low > 10:
-        style.log_flops(axes, "total_flops", low / 1.5, high)
-        axes.set_xlim(low / 1.6, high * 1.15)
+        style.log_flops(axes, "total_flops", low / 1.6, high * 1.15)
     else:
         style.linear_flops(axes, "total_flops_linear", high)

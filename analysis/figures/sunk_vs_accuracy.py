@@ -7,12 +7,15 @@ from matplotlib.figure import Figure
 
 from analysis import evidence, style
 from analysis.compare import ensemble
+from analysis.figures.subject import NothingToDrawError, panel_name
 from analysis.fit import Fit
 from analysis.fits import Fits
 from analysis.laws import Design
 from analysis.metrics import Metric
 from analysis.sample import Which
 from orchestrator import text
+
+_ORDER = ["variant", "growth", "extra_flops", "kind", "sunk_flops", "seed", "value", "low", "high"]
 
 
 def sunk_vs_accuracy(
@@ -21,24 +24,32 @@ def sunk_vs_accuracy(
     """Does sunk compute survive growth? One line for each extra budget, one dot for each run.
 
     The band is the 90 % interval of refitted laws; without fits only runs and their means appear.
-    Drawn columns: variant, growth, extra_flops, kind (run, mean, fit), sunk_flops, seed, value,
-    low, high.
+    Runs from scratch with such a budget are at zero. Drawn columns: variant, growth, extra_flops,
+    kind (run, annealed run, scratch run, mean, fit), sunk_flops, seed, value, low, high. Raises
+    NothingToDrawError without a grown run.
     """
     grown = frame[(frame["arm"] == "grow") & (frame["extra_flops"] > 0)]
+    if grown.empty:
+        raise NothingToDrawError("no grown run is finished")
+    if (grown["budget"] == "total").all() and not _levels(grown, 2):
+        raise NothingToDrawError("no two runs have the same extra budget, for the total was fixed")
     groups = [
         (Which(str(variant), "grow", str(growth)), rows)
         for (variant, growth), rows in grown.groupby(["variant", "growth"])
     ]
+    scratch = [_scratch(frame, which, rows) for which, rows in groups]
     with style.drawing():
-        figure, axes = style.panels(max(len(groups), 1))
-        zero = _zero(grown)
+        figure, axes = style.panels(len(groups))
+        zero = _zero(pd.concat([grown, *scratch]))
         drawn = [
-            _sunk_panel(at, which, rows, found, metric, zero)
-            for at, (which, rows) in zip(axes, groups, strict=False)
+            pd.concat([_scratch_dots(at, which, runs, metric, zero), panel], ignore_index=True)
+            for at, (which, rows), runs in zip(axes, groups, scratch, strict=True)
+            for panel in [_sunk_panel(at, which, rows, found, metric, zero)]
         ]
         labels = [text.flops(level) for level in np.unique(evidence.levels(grown["extra_flops"]))]
-        _finish(figure, axes, metric, groups, [*labels, "extra FLOPs"])
-        for at, panel in zip(axes, drawn, strict=False):
+        named = style.metric_axis(metric.name, frame)
+        _finish(figure, axes, named, groups, [*labels, "extra FLOPs"])
+        for at, panel in zip(axes, drawn, strict=True):
             _label_budgets(at, panel)
         made = pd.concat(drawn, ignore_index=True)
         _sunk_axes(axes, grown, zero)
@@ -46,8 +57,43 @@ def sunk_vs_accuracy(
     return figure, made
 
 
+def _levels(rows: pd.DataFrame, least: int) -> list[float]:
+    """Extra budgets that so many growth points have."""
+    return [
+        level
+        for level, runs in evidence.by_level(rows, "extra_flops")
+        if len(np.unique(evidence.levels(runs["sunk_flops"]))) >= least
+    ]
+
+
+def _scratch(frame: pd.DataFrame, which: Which, grown: pd.DataFrame) -> pd.DataFrame:
+    """Runs from scratch at the size of a growth whose budget some grown run has as extra."""
+    same = (frame["variant"] == which.variant) & (frame["growth"] == which.growth)
+    runs = frame[same & (frame["arm"] == "scratch")]
+    near = [
+        bool((np.abs(np.log(grown["extra_flops"] / budget)) <= np.log(1.05)).any())
+        for budget in runs["extra_flops"]
+    ]
+    return runs[np.array(near, bool)]
+
+
+def _scratch_dots(
+    axes: Axes, which: Which, runs: pd.DataFrame, metric: Metric, zero: float | None
+) -> pd.DataFrame:
+    value = runs[metric.column] * metric.shown
+    place = np.full(len(runs), zero or 1.0)
+    axes.plot(
+        place, value, "D", ms=2.6, color=style.ARMS["scratch"], mec="white", mew=0.3, zorder=3
+    )
+    made = _rows("scratch run", runs["sunk_flops"], value, seed=runs["seed"])
+    made = made.assign(extra_flops=runs["extra_flops"].to_numpy(float))
+    return made.assign(variant=which.variant, growth=which.growth)[_ORDER]
+
+
 def _sunk_key(kinds: set[str]) -> str:
     marks = ["dot: run"]
+    marks += ["open: annealed source"] if "annealed run" in kinds else []
+    marks += ["grey: scratch"] if "scratch run" in kinds else []
     marks += ["line, band: laws, 90 %"] if "fit" in kinds else []
     marks += ["dotted: mean"] if "mean" in kinds else []
     return " · ".join(marks)
@@ -62,8 +108,7 @@ def _sunk_axes(axes: list[Axes], grown: pd.DataFrame, zero: float | None) -> Non
             at.set_xlabel(style.AXES["sunk_flops"])
             continue
         low, high = float(positive.min()), float(positive.max())
-        style.log_flops(at, "sunk_flops", low, high, zero)
-        at.set_xlim((zero or low) / 1.5, high * 1.25)
+        style.log_flops(at, "sunk_flops", (zero or low) / 1.5, high * 1.25, zero)
 
 
 def _zero(rows: pd.DataFrame) -> float | None:
@@ -90,26 +135,26 @@ def _sunk_panel(
         runs = rows[level == at]
         value = runs[metric.column] * metric.shown
         place = runs["sunk_flops"].where(runs["sunk_flops"] > 0, zero or 1.0)
-        axes.plot(place, value, "o", ms=2.6, color=colour, mec="white", mew=0.3, zorder=3)
-        parts.append(
-            _rows("run", runs["sunk_flops"], value, seed=runs["seed"]).assign(extra_flops=at)
-        )
+        _draw_runs(axes, place, value, runs["annealed"], colour)
+        dots = _rows("run", runs["sunk_flops"], value, seed=runs["seed"]).assign(extra_flops=at)
+        dots["kind"] = np.where(runs["annealed"], "annealed run", "run")
+        parts.append(dots)
         line = _sunk_line(_column_fits(found, which, metric, float(at)), runs, metric)
         _draw_line(axes, line, colour, zero)
         parts.append(line.assign(extra_flops=at))
     made = pd.concat(parts, ignore_index=True).assign(variant=which.variant, growth=which.growth)
-    order = [
-        "variant",
-        "growth",
-        "extra_flops",
-        "kind",
-        "sunk_flops",
-        "seed",
-        "value",
-        "low",
-        "high",
-    ]
-    return made[order]
+    return made[_ORDER]
+
+
+def _draw_runs(
+    axes: Axes, place: pd.Series, value: pd.Series, annealed: pd.Series, colour: str
+) -> None:
+    """A dot for each run, open where the source's learning rate had been cooled down."""
+    for rows, face, edge, width in (
+        (~annealed, colour, "white", 0.3),
+        (annealed, "white", colour, 0.7),
+    ):
+        axes.plot(place[rows], value[rows], "o", ms=2.6, color=face, mec=edge, mew=width, zorder=3)
 
 
 def _column_fits(found: Fits | None, which: Which, metric: Metric, level: float) -> list[Fit]:
@@ -173,10 +218,10 @@ def _draw_line(axes: Axes, line: pd.DataFrame, colour: str, zero: float | None) 
 
 
 def _label_budgets(axes: Axes, drawn: pd.DataFrame) -> None:
-    levels = np.unique(drawn["extra_flops"])
+    levels = np.unique(drawn["extra_flops"][~drawn["kind"].str.endswith("run")])
     ends = []
     for level, colour in zip(levels, style.budget_colours(len(levels)), strict=True):
-        line = drawn[(drawn["extra_flops"] == level) & (drawn["kind"] != "run")]
+        line = drawn[(drawn["extra_flops"] == level) & ~drawn["kind"].str.endswith("run")]
         last = line.sort_values("sunk_flops", kind="stable")["value"].iloc[-1]
         ends.append((float(last), text.flops(float(level)), colour))
     style.label_lines(axes, ends, "extra FLOPs")
@@ -185,16 +230,16 @@ def _label_budgets(axes: Axes, drawn: pd.DataFrame) -> None:
 def _finish(
     figure: Figure,
     axes: list[Axes],
-    metric: Metric,
+    y_axis: str,
     groups: list[tuple[Which, pd.DataFrame]],
     labels: list[str],
 ) -> None:
     """Margins, the shared y axis, and what each panel is."""
     style.margins(figure, style.text_inches(figure, labels) + 0.08, bool(groups))
-    axes[0].set_ylabel(style.AXES[metric.name])
-    for at, (which, _) in zip(axes, groups, strict=False):
-        variant = f" ({which.variant})" if which.variant else ""
-        style.panel_title(at, f"{which.growth}{variant}")
+    for at in style.first_of_rows(axes):
+        at.set_ylabel(y_axis)
+    for at, (which, _) in zip(axes, groups, strict=True):
+        style.panel_title(at, panel_name(which.variant, which.growth))
 
 
 def _sunk_claim(found: Fits | None, metric: Metric) -> str:

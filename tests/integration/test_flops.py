@@ -12,15 +12,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 from sweeps.cost import forward_flops_per_token, train_flops_per_token
-from sweeps.model import Model, is_matrix, parameters, tensors
-from tests.integration.tiny_families import ALL, FAMILIES, network, tiny
+from sweeps.model import Model, is_matrix, parameters, resized, tensors
+from tests.integration.tiny_families import ALL, DESCRIBED, REFUSED, network, tiny
 
-BATCH, LENGTH = 2, 24
+# Recurrent states are computed in chunks of 64 tokens: a shorter sequence is filled up.
+BATCH, LENGTH = 2, 64
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+BACKWARD_CONVOLUTION = torch.ops.aten.convolution_backward
 MISSING = (
     torch.ops.aten._grouped_mm,
     CPU_ATTENTION,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward,
+    torch.ops.aten.linalg_solve_triangular,
 )
 
 
@@ -40,10 +43,28 @@ def attention_backward_flops(_: Any, query: Any, key: Any, value: Any, *__: Any,
     return 2 * attention_flops(query, key, value)
 
 
+def triangular_flops(_: Any, right: Any, *__: Any, **___: Any) -> int:
+    """[..., N, N] solved for [..., N, K]: half of a product's multiplications."""
+    return int(prod(right) * right[-2])
+
+
+def convolution_backward_flops(out: Any, _: Any, weight: Any, *__: Any, **___: Any) -> int:
+    return int(4 * prod(out) * prod(weight[1:]))
+
+
+@pytest.fixture(autouse=True)
+def convolutions() -> Iterator[None]:
+    """torch's own formula charges a convolution in groups as if every channel met every other."""
+    own = flop_registry.pop(BACKWARD_CONVOLUTION)
+    register_flop_formula(BACKWARD_CONVOLUTION)(convolution_backward_flops)
+    yield
+    flop_registry[BACKWARD_CONVOLUTION] = own
+
+
 @pytest.fixture(autouse=True)
 def formulas() -> Iterator[None]:
     """Teach the counter what it lacks; what it knows in later versions of torch is left alone."""
-    given = (grouped_flops, attention_flops, attention_backward_flops)
+    given = (grouped_flops, attention_flops, attention_backward_flops, triangular_flops)
     pairs = zip(MISSING, given, strict=True)
     added = [(operation, formula) for operation, formula in pairs if operation not in flop_registry]
     for operation, formula in added:
@@ -55,7 +76,8 @@ def formulas() -> Iterator[None]:
 
 def counted(model: Model, kernel: str, backward: bool) -> int:
     made = network(model).train()
-    made.set_experts_implementation(kernel)
+    if made._can_set_experts_implementation():
+        made.set_experts_implementation(kernel)
     tokens = torch.randint(0, model.vocabulary, (BATCH, LENGTH))
     with FlopCounterMode(display=False) as counter:
         loss = made(input_ids=tokens, labels=tokens).loss
@@ -64,17 +86,26 @@ def counted(model: Model, kernel: str, backward: bool) -> int:
     return int(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("kernel", ["eager", "grouped_mm"])
-@pytest.mark.parametrize("name", ALL)
-def test_forward_and_backward_within_one_percent(name: str, kernel: str) -> None:
+def countable(name: str) -> Model:
+    """A tiny model whose class computes what a token needs, and no more.
+
+    llama4_text multiplies every token by every expert, most of them with zeros.
+    """
     model = tiny(name)
+    return resized(model, top_k=model.experts) if model.family == "llama4_text" else model
+
+
+@pytest.mark.parametrize("kernel", ["eager", "grouped_mm"])
+@pytest.mark.parametrize("name", [*ALL, *REFUSED])
+def test_forward_and_backward_within_one_percent(name: str, kernel: str) -> None:
+    model = countable(name)
     expected = BATCH * LENGTH * train_flops_per_token(model, LENGTH)
     assert counted(model, kernel, backward=True) == pytest.approx(expected, rel=0.01)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_forward_within_one_percent(name: str) -> None:
-    model = tiny(name)
+    model = countable(name)
     expected = BATCH * LENGTH * forward_flops_per_token(model, LENGTH)
     assert counted(model, "eager", backward=False) == pytest.approx(expected, rel=0.01)
 

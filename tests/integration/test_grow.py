@@ -98,6 +98,9 @@ def test_both_layouts_grow_alike(name: str, tmp_path: Path) -> None:
         Depth(order="stack"),
         Depth(keep_first=1),
         Depth(order="stack", keep_first=1, keep_last=1),
+        Depth(factor=1),
+        Depth(layers=(0, 1, 1, 2, 2)),
+        Depth(layers=(2, 0, 1, 0)),
     ],
     ids=lambda depth: depth.label,
 )

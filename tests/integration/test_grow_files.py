@@ -10,9 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from orchestrator import grow_plan, shards
+from orchestrator import grow_plan, shards, stream
 from orchestrator.checkpoint import entries, verify
 from orchestrator.grow import grow
+from orchestrator.headers import BITS
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth, Width
 from tests.integration.tiny_families import (
@@ -57,7 +58,7 @@ def test_mixed_types_stay_aligned(tmp_path: Path) -> None:
     grow(source, tmp_path / "grown", [Depth(), EXACT], seed=0)
     after = weights(tmp_path / "grown")
     for entry in entries(tmp_path / "grown").values():
-        assert entry.start % (shards.BITS[entry.dtype] // 8) == 0
+        assert entry.start % (BITS[entry.dtype] // 8) == 0
     assert torch.equal(after["model.norm.weight"], mixed["model.norm.weight"])
     name = "model.layers.{}.mlp.gate.e_score_correction_bias"
     assert torch.equal(after[name.format(2)], mixed[name.format(1)].repeat(2))
@@ -72,7 +73,7 @@ def test_copying_works_without_help_of_the_kernel(
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    monkeypatch.setattr(shards, "COPY_BYTES", 1000)
+    monkeypatch.setattr(stream, "COPY_BYTES", 1000)
     grow(source, tmp_path / "plain", [Depth()], seed=0)
     assert same(weights(tmp_path / "kernel"), weights(tmp_path / "plain"))
 

@@ -8,7 +8,7 @@ import torch
 
 from orchestrator.grow import grow
 from sweeps.family import load
-from sweeps.growth import Depth, Width, grown
+from sweeps.growth import Depth, Width, grown, label
 from sweeps.model import tensors
 from tests.integration.tiny_families import FAMILIES, as_dtype, same, saved, tiny, weights
 
@@ -24,12 +24,16 @@ CHAINS: list[list[Depth | Width]] = [
     [Width(noise=0.1), Depth()],
     [Depth(), Width(noise=0.1)],
     [Width(noise=0.1), Width(noise=0.2, factor=3)],
+    [Width(noise=0.1, order="interleaved"), Width(redrawn=0.3), Depth(layers=(0, 1, 1, 2))],
+    [Depth(), Width(redrawn=0.5, noise=0), Width(noise=0.1, order="interleaved")],
+    [Width(experts="random"), Depth(copies="zeroed"), Width(router="random")],
+    [Width(experts="random", router="random"), Width(noise=0.1), Width(experts="kept")],
 ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("stacked", [False, True], ids=["separate", "stacked"])
-@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "+".join(o.kind for o in chain))
+@pytest.mark.parametrize("chain", CHAINS, ids=label)
 def test_a_chain_is_its_operators_one_after_the_other(
     chain: Sequence[Depth | Width], stacked: bool, dtype: torch.dtype, tmp_path: Path
 ) -> None:
@@ -71,9 +75,14 @@ def test_noise_is_on_copies_of_experts_and_routers_only(name: str, tmp_path: Pat
     assert sum(shares) / len(shares) == pytest.approx(0.1, rel=0.02)
 
 
-def test_no_two_draws_of_noise_are_alike(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "width",
+    [Width(factor=3), Width(factor=3, experts="random", router="random")],
+    ids=lambda width: width.label,
+)
+def test_no_two_draws_are_alike(width: Width, source: Path, tmp_path: Path) -> None:
     """Copies must be able to become different: every copy has noise of its own."""
-    grow(source, tmp_path / "grown", [Depth(), Width(factor=3)], seed=0)
+    grow(source, tmp_path / "grown", [Depth(), width], seed=0)
     grow(source, tmp_path / "exact", [Depth(), Width(factor=3, noise=0)], seed=0)
     noisy, exact = weights(tmp_path / "grown"), weights(tmp_path / "exact")
     rows = [
@@ -86,9 +95,16 @@ def test_no_two_draws_of_noise_are_alike(source: Path, tmp_path: Path) -> None:
     assert len(heads) == len(rows) > 1000
 
 
-def test_noise_depends_on_the_seed_alone(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "width",
+    [Width(), Width(noise=0, redrawn=0.5), Width(experts="random"), Width(router="random")],
+    ids=lambda width: width.label,
+)
+def test_what_is_drawn_depends_on_the_seed_alone(
+    width: Width, source: Path, tmp_path: Path
+) -> None:
     for name, seed, size in (("a", 1, 10**9), ("b", 1, 20_000), ("c", 1, 1), ("d", 2, 10**9)):
-        grow(source, tmp_path / name, [Depth(), Width()], seed=seed, shard_bytes=size)
+        grow(source, tmp_path / name, [Depth(), width], seed=seed, shard_bytes=size)
     a, b, c, d = (weights(tmp_path / name) for name in "abcd")
     assert same(a, b)
     assert same(a, c)

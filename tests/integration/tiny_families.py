@@ -30,6 +30,40 @@ SETTINGS: dict[str, dict[str, Setting]] = {
     },
     "dots1": {"n_shared_experts": 1},
     "qwen2_moe": {"shared_expert_intermediate_size": 24},
+    "granitemoeshared": {"shared_intermediate_size": 24},
+    "qwen3_next": {
+        "shared_expert_intermediate_size": 24,
+        "linear_key_head_dim": 4,
+        "linear_value_head_dim": 2,
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+    },
+    "jamba": {"mamba_d_state": 4, "mamba_d_conv": 3, "mamba_dt_rank": 6},
+    "longcat_flash": {
+        "zero_expert_num": 2,
+        "ffn_hidden_size": 24,
+        "q_lora_rank": 12,
+        "kv_lora_rank": 8,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 4,
+    },
+}
+
+# Sizes of a family or variant, where layers differ in more than a dense first one.
+SIZES: dict[str, dict[str, Any]] = {
+    "qwen3_next": {"mixers": ("linear_attention", "full_attention", "linear_attention")},
+    "lfm2_moe": {"mixers": ("conv", "full_attention", "conv")},
+    # Only layers of one kind can be interposed, and the class needs one with attention.
+    "jamba": {"mixers": ("attention",) * 3},
+    "jamba, two periods": {
+        "layers": 4,
+        "dense_layers": (0, 2),
+        "mixers": ("mamba", "mamba", "attention", "mamba"),
+    },
+    "qwen3_moe, dense in between": {"dense_layers": (0, 2)},
+    "qwen3_next, dense in between": {"dense_layers": (1,)},
+    "llama4_text, dense in between": {"dense_layers": (0, 2)},
+    "ernie4_5_moe, every other": {"layers": 4, "dense_layers": (0, 2)},
 }
 
 # Further variants of a family, whose tensors or routing differ from its defaults.
@@ -58,8 +92,30 @@ VARIANTS: dict[str, tuple[str, dict[str, Setting]]] = {
     "deepseek_v2, biases": ("deepseek_v2", {"mlp_bias": True, "attention_bias": True}),
     "glm4_moe, normalised queries": ("glm4_moe", {"use_qk_norm": True, "attention_bias": True}),
     "dots1, normalised": ("dots1", {"norm_topk_prob": True}),
+    "granitemoeshared, biases, none shared": (
+        "granitemoeshared",
+        {"attention_bias": True, "shared_intermediate_size": 0},
+    ),
+    "hunyuan_v1_moe, biases": ("hunyuan_v1_moe", {"attention_bias": True}),
+    "llama4_text, biases": ("llama4_text", {"attention_bias": True, "use_qk_norm": False}),
+    "llama4_text, dense in between": ("llama4_text", {}),
+    "qwen3_moe, dense in between": ("qwen3_moe", {}),
+    "qwen3_next, dense in between": ("qwen3_next", {"attention_bias": True}),
+    "qwen3_next, not normalised": ("qwen3_next", {"norm_topk_prob": False}),
+    "ernie4_5_moe, every other": ("ernie4_5_moe", {}),
+    "lfm2_moe, not normalised": (
+        "lfm2_moe",
+        {"norm_topk_prob": False, "routed_scaling_factor": 2.0, "conv_bias": True},
+    ),
+    "lfm2_moe, no bias that selects": ("lfm2_moe", {"use_expert_bias": False}),
+    "jamba, two periods": ("jamba", {"mamba_proj_bias": True, "mamba_conv_bias": False}),
 }
-FAMILIES = families.known()
+# Those whose config.json can only say periods: their layers are stacked, not interposed.
+PERIODIC = ("jamba, two periods", "ernie4_5_moe, every other")
+# Those that can be grown in every way; the others are described for what they can do.
+DESCRIBED = families.known()
+FAMILIES = [name for name in DESCRIBED if "width" not in families.load(name).refuses]
+REFUSED = [name for name in DESCRIBED if name not in FAMILIES]
 ALL = [*FAMILIES, *VARIANTS]
 
 
@@ -67,7 +123,7 @@ def tiny(name: str, **changes: Any) -> Model:
     """A tiny Model of a family or variant; the first of three layers is dense if that can be."""
     family, more = VARIANTS.get(name, (name, {}))
     described = families.load(family)
-    dense = "dense_layers" in described.config or described.dense_list is not None
+    dense = "dense_hidden" in described.config
     sizes: dict[str, Any] = {
         "layers": 3,
         "hidden": 32,
@@ -82,6 +138,8 @@ def tiny(name: str, **changes: Any) -> Model:
         "dense_layers": int(dense),
         "dense_hidden": 24 if dense else 0,
         "settings": {**SETTINGS.get(family, {}), **more},
+        **SIZES.get(family, {}),
+        **SIZES.get(name, {}),
     }
     return Model(family=family, **{**sizes, **changes})
 

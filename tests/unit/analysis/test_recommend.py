@@ -11,7 +11,7 @@ from analysis import records
 from analysis.answer import Question
 from analysis.fits import Fits
 from analysis.metrics import METRICS
-from analysis.recommend import recommend
+from analysis.advice import recommend
 from analysis.recommendation import Recommendation
 from orchestrator.store import Store
 from sweeps.errors import GrowpointError

@@ -36,3 +36,21 @@ def test_only_what_is_needed_is_said_to_be() -> None:
         parse(["plan"], DOCS)
     assert caught.value.problem == "the following arguments are required: sweep"
     assert parse(["plan", "demo", "a=1", "--json", "b=2"], DOCS).overrides == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    "words", [["demo", "store=x", "--json"], ["--json", "demo", "store=x"], ["store=x", "demo"]]
+)
+def test_a_sweep_may_stand_anywhere_though_a_table_can_replace_it(words: list[str]) -> None:
+    found = parse(["recommend", *words], DOCS)
+    assert (found.sweep, found.overrides, found.results) == ("demo", ["store=x"], None)
+
+
+def test_a_table_replaces_a_sweep() -> None:
+    found = parse(["recommend", "--results", "a.csv", "--column", "loss=nll*0.69"], DOCS)
+    assert (found.sweep, found.overrides) == (None, [])
+    assert dict(found.column) == {"loss": "nll*0.69"}
+    with pytest.raises(GrowpointError, match="goes with no sweep"):
+        parse(["recommend", "demo", "--results", "a.csv"], DOCS)
+    with pytest.raises(GrowpointError, match="required: sweep"):
+        parse(["recommend"], DOCS)

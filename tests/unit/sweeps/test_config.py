@@ -148,6 +148,13 @@ def test_arms_that_need_growth_say_so() -> None:
     assert config.load("demo", ["growth=[]", "arms=[continue]"]).sweeps
 
 
+def test_a_file_named_like_a_shipped_sweep_is_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "demo.yaml"
+    path.write_text("title: of my own\ngrowth: [{kind: depth}]\n")
+    request = config.load(str(path))
+    assert (request.name, request.sweeps[0][0].title) == ("demo", "of my own")
+
+
 def test_exclusions_of_a_file_may_idle_where_the_command_line_cuts_its_axis() -> None:
     assert config.load("demo", ["growth=depth", "points.at=[0]"]).sweeps
     with pytest.raises(GrowpointError, match=r"exclude.0.growth names 'width x2'"):

@@ -1,5 +1,6 @@
 """Family files: expressions, conditions, names, and errors that say where to look."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 import conf
 from sweeps import family as families
 from sweeps.errors import GrowpointError
+from sweeps.expressions import quotient
 from sweeps.family import (
     CONFIG_FOLDER_VARIABLE,
     Family,
@@ -19,10 +21,15 @@ from sweeps.family import (
     of_model_type,
     place,
 )
-from sweeps.model import to_config
+from sweeps.layers import structural_keys
+from sweeps.model import from_config, to_config
 from tests.unit.sweeps.conftest import MODEL, plan_of
+from tests.unit.sweeps.test_growth import model
 
 NUMBERS = st.integers(1, 1000)
+OUT_OF_MIXERS = (
+    r"(self_attn\.(o|out)_proj|(mamba|conv|linear_attn)\.out_proj|self_attention\.experts)"
+)
 
 
 @given(a=NUMBERS, b=NUMBERS, c=NUMBERS)
@@ -30,6 +37,7 @@ def test_expressions_are_sums_of_products(a: int, b: int, c: int) -> None:
     sizes = {"a": a, "b": b, "c": c}
     assert evaluate("a*b + 2*c", sizes) == a * b + 2 * c
     assert evaluate("7", sizes) == 7
+    assert (quotient("a*b/b", sizes), quotient("a + 1/a", sizes)) == (a, 2)
 
 
 def test_unknown_sizes_are_named() -> None:
@@ -62,7 +70,7 @@ def test_names_in_a_file_refer_to_what_the_file_has(name: str) -> None:
     family = load(name)
     assert family.name == name
     named = {*family.zeroed_by_depth, *family.tensors_divided_by_width, *family.buffers}
-    assert named <= family.templates.keys()
+    assert {*named, *family.elementwise} <= family.templates.keys()
     assert family.given.keys() <= {*family.templates, *family.head}
     assert {*family.scaled_by_width, *family.divided_by_width} <= family.settings.keys()
     words = {
@@ -73,8 +81,17 @@ def test_names_in_a_file_refer_to_what_the_file_has(name: str) -> None:
     }
     assert words <= family.settings.keys()
     assert not family.settings.keys() & family.fixed.keys()
-    # Whatever a block adds to the residual stream comes out of one of these two.
-    assert any(item.startswith("self_attn.o_proj") for item in family.zeroed_by_depth)
+    # Whatever mixes tokens adds to the residual stream by one of these.
+    for tensors in [{*mixer.tensors} for mixer in family.mixers.values()] or [{*family.templates}]:
+        assert any(re.match(OUT_OF_MIXERS, item) for item in {*family.zeroed_by_depth} & tensors)
+    assert family.derived.keys() <= family.settings.keys()
+    assert family.implied.keys() <= set(family.per_layer)
+    assert {*family.mixer_pattern} <= family.mixers.keys()
+    assert bool(family.mixers) == bool(family.mixer_list or family.mixer_period)
+    keys = {key for keys in family.config.values() for key in keys}
+    periods = {key for periodic in family.implied.values() for key in periodic.keys}
+    assert family.defaults.keys() <= keys | structural_keys(family) | periods
+    assert not structural_keys(family) & {*family.settings, *family.fixed}
 
 
 @pytest.mark.parametrize("name", families.known())
@@ -89,6 +106,22 @@ def test_names_that_a_family_lacks_have_no_place() -> None:
     found = place(family, "model.layers.12.mlp.experts.3.up_proj.weight")
     assert found is not None
     assert (found.section, found.layer, found.expert) == ("expert", 12, 3)
+
+
+@pytest.mark.parametrize("model_type", ["dbrx", "longcat_flash", "minimax"])
+def test_architectures_that_cannot_be_grown_at_all_say_why(model_type: str) -> None:
+    with pytest.raises(GrowpointError, match=f"`{model_type}` cannot be grown") as caught:
+        from_config({"model_type": model_type})
+    assert "because" in caught.value.text()
+    assert model_type not in families.known()
+
+
+def test_multimodal_checkpoints_are_told_from_their_language_model() -> None:
+    text = to_config(model("llama4_text"))
+    assert from_config(text) == model("llama4_text")
+    with pytest.raises(GrowpointError, match="multimodal") as caught:
+        from_config({"model_type": "llama4", "text_config": text})
+    assert "save_pretrained" in caught.value.text()
 
 
 def test_unknown_families_are_named_with_the_nearest() -> None:

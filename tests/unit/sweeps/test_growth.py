@@ -19,6 +19,7 @@ FACTORS = st.integers(2, 5)
 EDGES = st.integers(0, 4)
 LAYERS = st.integers(1, 40)
 ORDERS = st.sampled_from(["interpose", "stack"])
+WIDER = [name for name in families.known() if "width" not in families.load(name).refuses]
 
 
 def depths() -> st.SearchStrategy[Depth]:
@@ -93,28 +94,129 @@ def test_maps_of_a_chain_have_the_sizes_of_the_grown_model(operators: list[Depth
     assert after.top_k / after.experts == before.top_k / before.experts
 
 
-@given(depth=depths(), width=st.builds(Width, factor=FACTORS))
-@pytest.mark.parametrize("family", families.known())
+WIDTHS = st.builds(
+    Width,
+    factor=FACTORS,
+    top_k=st.sampled_from(["scaled", "kept"]),
+    order=st.sampled_from(["appended", "interleaved"]),
+) | st.builds(Width, factor=FACTORS, experts=st.just("kept"))
+
+
+@given(depth=depths(), width=WIDTHS)
+@pytest.mark.parametrize("family", WIDER)
 def test_depth_and_width_commute_on_sizes(family: str, depth: Depth, width: Width) -> None:
     before = model(family, layers=12)
+    one, other = held(before, [depth, width]), held(before, [width, depth])
+    assert one == other
+    assert one is None or parameters(one).total > parameters(before).total
+
+
+def held(before: Model, operators: list[Depth | Width]) -> Model | None:
+    """The grown model; None if its family cannot hold it."""
     try:
-        one = grown(before, [depth, width])
+        return grown(before, operators)
     except GrowpointError:
-        assume(False)
-    assert one == grown(before, [width, depth])
-    assert parameters(one).total > parameters(before).total
+        return None
 
 
 @given(factor=FACTORS)
-@pytest.mark.parametrize("family", families.known())
+@pytest.mark.parametrize("family", WIDER)
 def test_a_grown_model_is_what_its_config_says(family: str, factor: int) -> None:
     after = grown(model(family), [Width(factor=factor)])
     assert from_config(to_config(after)) == after
 
 
-def test_width_with_top_k_kept_uses_as_many_experts() -> None:
-    after = grown(model(), [Width(top_k="kept")])
-    assert (after.experts, after.top_k) == (16, 2)
+@pytest.mark.parametrize("family", sorted({*families.known()} - {*WIDER}))
+def test_families_that_cannot_be_wider_say_why(family: str) -> None:
+    with pytest.raises(GrowpointError, match="cannot grow by width") as caught:
+        grown(model(family), [Width()])
+    assert families.load(family).refuses["width"] in dict(caught.value.evidence).values()
+
+
+def test_experts_and_top_k_grow_together_or_apart() -> None:
+    sizes = {
+        "both": Width(factor=3),
+        "experts alone": Width(factor=3, top_k="kept"),
+        "top-k alone": Width(factor=3, experts="kept"),
+        "nothing": Width(factor=1),
+    }
+    made = {name: grown(model(), [width]) for name, width in sizes.items()}
+    assert {name: (after.experts, after.top_k) for name, after in made.items()} == {
+        "both": (24, 6),
+        "experts alone": (24, 2),
+        "top-k alone": (8, 6),
+        "nothing": (8, 2),
+    }
+    assert made["nothing"] == model()
+    assert parameters(made["top-k alone"]).total == parameters(model()).total
+
+
+def test_a_token_cannot_use_more_experts_than_there_are() -> None:
+    assert grown(model(), [Width(factor=4, experts="kept")]).top_k == 8
+    with pytest.raises(GrowpointError, match="more experts than there are") as caught:
+        grown(model(), [Width(factor=5, experts="kept")])
+    assert caught.value.help.startswith("growth.0.factor=4")
+
+
+def test_a_network_without_experts_cannot_be_wider() -> None:
+    dense = model("deepseek_v3", dense_layers=6)
+    assert grown(dense, [Depth()]).dense_layers == 12
+    with pytest.raises(GrowpointError, match="no layer with experts"):
+        grown(dense, [Width()])
+
+
+def test_experts_must_divide_into_their_groups() -> None:
+    for width in (Width(), Width(order="interleaved"), Width(top_k="kept")):
+        with pytest.raises(GrowpointError, match="do not divide into routing groups") as caught:
+            grown(model("deepseek_v2", experts=10, settings={"n_group": 4}), [width])
+        assert dict(caught.value.evidence)["n_group"] == "4"
+    # Top-k alone leaves the groups as they are.
+    uneven = model("deepseek_v2", experts=10, settings={"n_group": 4})
+    assert grown(uneven, [Width(experts="kept")]).settings["n_group"] == 4
+
+
+def test_interleaved_copies_stay_in_the_groups_of_their_originals() -> None:
+    settings = {"n_group": 4, "topk_group": 2, "topk_method": "group_limited_greedy"}
+    before = model("deepseek_v2", settings=settings)
+    after = grown(before, [Width(factor=3, order="interleaved")])
+    assert after.settings == before.settings
+    assert (after.experts, after.top_k) == (24, 6)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "glm4_moe", "dots1"])
+def test_groups_scored_by_two_experts_cannot_be_interleaved(family: str) -> None:
+    grouped = model(family, settings={"n_group": 4, "topk_group": 2})
+    with pytest.raises(GrowpointError, match="cannot hold interleaved copies") as caught:
+        grown(grouped, [Width(order="interleaved")])
+    assert "best two" in caught.value.text()
+    single = model(family, settings={"n_group": 1, "topk_group": 1})
+    assert grown(single, [Width(order="interleaved")]).experts == 16
+
+
+@given(first=WIDTHS, second=WIDTHS, layers=st.integers(2, 12))
+def test_maps_of_widths_compose(first: Width, second: Width, layers: int) -> None:
+    before = model(layers=layers, experts=4, top_k=1)
+    try:
+        after = grown(before, [first, second])
+    except GrowpointError:
+        assume(False)
+    source = expert_map(4, [first, second])
+    inner = first.source_of(4)
+    assert source == tuple(inner[index] for index in second.source_of(len(inner)))
+    assert len(source) == after.experts
+
+
+def test_zeroed_copies_are_refused_where_they_do_not_keep_the_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(families.CONFIG_FOLDER_VARIABLE, str(tmp_path))
+    (tmp_path / "family").mkdir()
+    text = (conf.FOLDER / "family/olmoe.yaml").read_text().replace("olmoe", "adding")
+    (tmp_path / "family/adding.yaml").write_text(text + "refuses: {zeroed: experts add more}\n")
+    assert grown(model("adding"), [Depth(), Width()]).layers == 12
+    with pytest.raises(GrowpointError, match="zeroed copies") as caught:
+        grown(model("adding"), [Depth(copies="zeroed")])
+    assert caught.value.help == "copies: same"
 
 
 def test_routing_groups_and_scales_follow_the_width() -> None:

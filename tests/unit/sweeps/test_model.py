@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from sweeps import family as families
 from sweeps.errors import GrowpointError
-from sweeps.model import Model, dense_indices, from_config, parameters, tensors, to_config
+from sweeps.layers import can_hold, dense_indices, mapped
+from sweeps.model import deepened, from_config, parameters, tensors, to_config
+from sweeps.schema import asked, canonical
 from tests.unit.sweeps.test_growth import model
 
 
@@ -97,14 +99,172 @@ def test_leading_dense_layers_are_read(config: dict[str, object], dense: int) ->
     assert len(dense_indices(whole, families.load("qwen3_moe"), 6)) == dense
 
 
-@pytest.mark.parametrize("config", [{"mlp_only_layers": [1]}, {"decoder_sparse_step": 2}])
-def test_dense_layers_in_between_cannot_be_described(config: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("config", "dense"),
+    [
+        ({"mlp_only_layers": [1]}, (1,)),
+        ({"decoder_sparse_step": 2}, (0, 2, 4)),
+        ({"decoder_sparse_step": 2, "mlp_only_layers": [1]}, (0, 1, 2, 4)),
+        ({"decoder_sparse_step": 3, "mlp_only_layers": [2, 5]}, 6),
+    ],
+)
+def test_dense_layers_in_between_are_listed(config: dict[str, object], dense: object) -> None:
     whole = {**to_config(model("qwen3_moe", dense_layers=0)), **config}
-    with pytest.raises(GrowpointError, match="dense layers"):
-        from_config(whole)
+    found = from_config(whole)
+    assert found.dense_layers == dense
+    assert from_config(to_config(found)) == found
 
 
-def test_key_value_heads_default_to_heads() -> None:
-    config = to_config(model("mixtral", kv_heads=4))
+def test_key_value_heads_are_as_many_as_heads_if_the_class_has_no_other_number() -> None:
+    config = to_config(model("granitemoe", kv_heads=4))
+    del config["num_key_value_heads"]
+    assert from_config(config).kv_heads == 4
+    config = to_config(model("mixtral", heads=8, kv_heads=8, head_dim=8))
     del config["num_key_value_heads"], config["head_dim"]
-    assert from_config(config) == Model(**model("mixtral", kv_heads=4).model_dump())
+    assert from_config(config) == model("mixtral", heads=8, kv_heads=8, head_dim=8)
+
+
+def test_a_prefix_of_dense_layers_has_one_description() -> None:
+    counted = model("qwen3_moe", dense_layers=2)
+    assert model("qwen3_moe", dense_layers=(1, 0)) == counted
+    assert canonical(asked(model("qwen3_moe", dense_layers=[0, 1]))) == canonical(asked(counted))
+    listed = model("qwen3_moe", dense_layers=(1, 3))
+    assert listed.dense == {1, 3}
+    assert [listed.is_dense(layer) for layer in range(6)] == [False, True, False, True] + [
+        False
+    ] * 2
+    assert [counted.is_dense(layer) for layer in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize("wrong", [{"dense_layers": (6,)}, {"dense_layers": (-1,)}])
+def test_dense_layers_lie_within_the_network(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        model("qwen3_moe", **wrong)
+
+
+def test_mixers_are_the_familys_pattern_unless_given() -> None:
+    usual = model("qwen3_next")
+    assert usual.mixers[:4] == ("linear_attention",) * 3 + ("full_attention",)
+    assert len(usual.mixers) == usual.layers == 6
+    words = ("full_attention",) * 6
+    assert to_config(model("qwen3_next", mixers=words))["layer_types"] == [*words]
+    with pytest.raises(ValueError, match="one for each"):
+        model("qwen3_next", mixers=words[:3])
+    with pytest.raises(GrowpointError, match="no layers of this kind"):
+        to_config(model("qwen3_next", mixers=("mamba",) * 6))
+    with pytest.raises(GrowpointError, match="no layers of this kind"):
+        to_config(model("olmoe", mixers=("mamba",) * 6))
+
+
+def test_settings_cannot_say_what_layers_are() -> None:
+    with pytest.raises(GrowpointError, match="settings cannot say") as caught:
+        to_config(model("qwen3_moe", settings={"decoder_sparse_step": 2}))
+    assert "decoder_sparse_step" in caught.value.text()
+
+
+def test_sizes_listed_for_each_layer_are_read_if_they_agree() -> None:
+    config = to_config(model("hunyuan_v1_moe"))
+    listed = {**config, "num_experts": [8] * 6, "moe_topk": [2] * 6}
+    assert from_config(listed) == model("hunyuan_v1_moe")
+    with pytest.raises(GrowpointError, match="whose sizes differ") as caught:
+        from_config({**listed, "moe_topk": [2, 2, 2, 2, 2, 4]})
+    assert "moe_topk" in caught.value.text()
+
+
+@pytest.mark.parametrize(
+    ("family", "absent", "dense"),
+    [("deepseek_v3", "first_k_dense_replace", 3), ("lfm2_moe", "num_dense_layers", 2)],
+)
+def test_a_missing_key_means_the_classs_default(family: str, absent: str, dense: int) -> None:
+    config = to_config(model(family))
+    del config[absent]
+    assert from_config(config).dense_layers == dense
+
+
+@pytest.mark.parametrize(
+    ("changed", "dense"),
+    [
+        ({"moe_layer_start_index": 3}, 3),
+        ({"moe_layer_end_index": 4}, (0, 5)),
+        ({"moe_layer_interval": 2}, (0, 2, 4)),
+        ({"moe_layer_interval": 2, "moe_layer_start_index": 2}, (0, 1, 2, 4)),
+        ({"moe_layer_start_index": 0, "moe_layer_end_index": 0}, (1, 2, 3, 4, 5)),
+        ({"moe_layer_start_index": 6}, 6),
+    ],
+)
+def test_starts_ends_and_intervals_go_both_ways(changed: dict[str, int], dense: object) -> None:
+    found = from_config({**to_config(model("ernie4_5_moe")), **changed})
+    assert found.dense_layers == dense
+    assert from_config(to_config(found)) == found
+
+
+DENSE = st.sets(st.integers(0, 7))
+
+
+@given(dense=DENSE, family=st.sampled_from(["qwen3_moe", "llama4_text", "qwen3_next"]))
+def test_families_with_lists_hold_any_layers(dense: set[int], family: str) -> None:
+    described = model(family, layers=8, dense_layers=tuple(dense))
+    assert described.dense == dense
+    assert from_config(to_config(described)) == described
+    names = {tensor.name for tensor in tensors(described) if tensor.section == "router"}
+    assert {int(name.split(".")[2]) for name in names} == set(range(8)) - dense
+
+
+@given(
+    dense=DENSE, attention=DENSE, family=st.sampled_from(["jamba", "ernie4_5_moe", "deepseek_v3"])
+)
+def test_families_with_periods_hold_what_their_config_can_say(
+    dense: set[int], attention: set[int], family: str
+) -> None:
+    """Either config.json gives the very same network back, or it is refused."""
+    words = tuple("attention" if layer in attention else "mamba" for layer in range(8))
+    mixers = words if family == "jamba" else ()
+    described = model(family, layers=8, dense_layers=tuple(dense), mixers=mixers)
+    if can_hold(described.dense, 8, mixers, families.load(family)):
+        assert from_config(to_config(described)) == described
+    else:
+        with pytest.raises(GrowpointError, match="can describe these layers"):
+            to_config(described)
+
+
+@given(
+    source=st.lists(st.integers(0, 5), min_size=1, max_size=14),
+    family=st.sampled_from(families.known()),
+)
+def test_deepened_networks_have_the_layers_of_their_sources(source: list[int], family: str) -> None:
+    before = model(family)
+    dense, mixers = mapped(before.dense, before.mixers, source)
+    if not can_hold(dense, len(source), mixers, families.load(family)):
+        with pytest.raises(GrowpointError, match="cannot hold the layers"):
+            deepened(before, source)
+        return
+    after = deepened(before, source)
+    assert after.layers == len(source)
+    assert [after.is_dense(at) for at in range(len(source))] == [*map(before.is_dense, source)]
+    assert after.mixers == tuple(before.mixers[layer] for layer in source if before.mixers)
+    assert from_config(to_config(after)) == after
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes", "way"),
+    [
+        ("deepseek_v3", {"dense_layers": 1}, "growth.0.keep_first=1"),
+        (
+            "jamba",
+            {"dense_layers": (0, 2, 4), "mixers": ("mamba", "mamba", "attention") * 2},
+            "growth.0.order=stack",
+        ),
+    ],
+)
+def test_what_a_family_cannot_hold_is_refused_with_what_it_can(
+    family: str, sizes: dict[str, Any], way: str
+) -> None:
+    before = model(family, settings={}, **sizes)
+    twice = [layer for layer in range(6) for _ in range(2)]
+    source = [*range(6)] * 2 if family == "deepseek_v3" else twice
+    with pytest.raises(GrowpointError, match="cannot hold the layers") as caught:
+        deepened(before, source)
+    assert caught.value.help.startswith(way)
+    first = 1 if "keep_first" in way else 0
+    held = [*range(first), *twice[2 * first :]] if first else [*range(6)] * 2
+    assert deepened(before, held).layers == len(held)

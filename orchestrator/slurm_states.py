@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator import slurm_queue
@@ -78,16 +78,26 @@ def _accounted(names: list[str], book: Ledger) -> dict[str, Row]:
     earliest = min((b.at for b in book.batches.values() if b.at), default=0.0)
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(max(0.0, earliest - 60)))
     columns = "JobID,State,ExitCode,NodeList,Elapsed,Reason"
-    words = ("-n", "-P", "-X", f"--name={','.join(names)}", "-S", start, f"--format={columns}")
+    words = ("-n", "-P", f"--name={','.join(names)}", "-S", start, f"--format={columns}")
     rows: dict[str, Row] = {}
     for line in ask("sacct", *words).splitlines():
         slurm_id, state, code, node, elapsed, reason = (line.split("|") + [""] * 6)[:6]
         row = Row(state.split()[0] if state else "", code, node, elapsed, reason)
-        for one in expanded(slurm_id):
+        job, _, step = slurm_id.partition(".")
+        if step:
+            _blame(rows, job, row)
+            continue
+        for one in expanded(job):
             # A requeued job has several rows: what it does now counts, not how it once ended.
             if one not in rows or rows[one].state not in ALIVE:
                 rows[one] = row
     return rows
+
+
+def _blame(rows: dict[str, Row], job: str, step: Row) -> None:
+    """A job whose step ran out of memory is called failed only: its steps follow it and know."""
+    if step.state == "OUT_OF_MEMORY" and job in rows and rows[job].state == "FAILED":
+        rows[job] = replace(rows[job], state=step.state)
 
 
 def _queued() -> dict[str, Row]:

@@ -254,9 +254,7 @@ def test_code_of_a_checkpoint_is_handed_on_only_if_asked(
         grow(source, tmp_path / "deep", [Depth()], seed=0)
     assert "--trust-remote-code" in caught.value.help
     assert not (tmp_path / "deep").exists()
-    report = grow(
-        source, tmp_path / "deep", [Depth()], 0, how=Asked(hand_on_code=True, check=True)
-    )
+    report = grow(source, tmp_path / "deep", [Depth()], 0, how=Asked(hand_on_code=True, check=True))
     assert (tmp_path / "deep/modeling_novel.py").read_text().startswith("raise")
     assert "not held against its model class" in report.unchecked
 

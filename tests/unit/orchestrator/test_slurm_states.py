@@ -93,6 +93,14 @@ def test_accounting_may_be_late(says: Any, book: ledger.Ledger) -> None:
     assert slurm_states.said(book)[OTHER["id"]].word == "queued"
 
 
+def test_the_step_knows_what_the_job_died_of(says: Any, book: ledger.Ledger) -> None:
+    rows = ["7_0|FAILED|1:0|n1|00:00:05|None", "7_0.batch|FAILED|1:0|n1|00:00:05|"]
+    says("\n".join([*rows, "7_0.0|OUT_OF_MEMORY|0:125|n1|00:00:05|"]))
+    assert "ran out of memory" in slurm_states.said(book)[JOB["id"]].reason
+    says("\n".join([*rows, "7_0.0|FAILED|1:0|n1|00:00:05|"]))
+    assert "exit code 1" in slurm_states.said(book)[JOB["id"]].reason
+
+
 def test_a_requeued_job_is_what_it_is_now(says: Any, book: ledger.Ledger) -> None:
     rows = ["7_0|PREEMPTED|0:0|n1|00:01:00|None", "7_0|RUNNING|0:0|n2|00:00:10|None"]
     for order in (rows, rows[::-1]):

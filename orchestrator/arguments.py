@@ -11,7 +11,8 @@ EXAMPLES = {
     "plan": "growpoint plan demo recipe.lr=1e-3,3e-3\n  growpoint plan mine.yaml store=/scratch/me",
     "launch": "growpoint launch demo\n  growpoint launch demo cluster=slurm cluster.partition=gpu",
     "status": "growpoint status demo\n  growpoint status demo --json",
-    "cancel": "growpoint cancel demo",
+    "logs": "growpoint logs demo train-5f0c\n  growpoint logs demo train-5f0c --follow",
+    "cancel": "growpoint cancel demo\n  growpoint cancel demo --growth 'width x2'",
     "inspect": "growpoint inspect source interposed stacked --to norms"
     "\n  growpoint inspect --updates early source --updates grown trained",
     "series": "growpoint series olmoe-1b-7b-0924"
@@ -139,6 +140,8 @@ def _arguments(one: argparse.ArgumentParser, name: str) -> None:
             help="a name in conf/sweep, or a .yaml file",
             nargs="?" if name in LEARNING else None,
         ).completer = partial(_complete_named, "sweep")  # type: ignore[attr-defined]
+    if name == "logs":
+        one.add_argument("stage", help="a stage's id, or its beginning")
     if name != "inspect":
         keys = one.add_argument(
             "overrides",

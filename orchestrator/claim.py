@@ -68,8 +68,9 @@ def take(name: Path, note: str = "") -> Claim | None:
     name.parent.mkdir(parents=True, exist_ok=True)
     generations = _generations(name)
     newest = generations[-1] if generations else (-1, name)
-    if generations and not newest[1].name.endswith(".released") and not _dead(newest[1]):
-        return None
+    if generations and not newest[1].name.endswith(".released"):
+        if not _dead(newest[1]) and not _earlier_run(newest[1], note):
+            return None
     path = name.with_name(f"{name.name}.{newest[0] + 1}")
     # Content must be there from the first moment: written aside, then linked into place.
     aside = name.with_name(
@@ -171,6 +172,17 @@ def _dead(path: Path) -> bool:
         return _now(path.parent) - path.stat().st_mtime > STALE_SECONDS
     except FileNotFoundError:
         return True
+
+
+def _earlier_run(path: Path, note: str) -> bool:
+    """Whether the holder is an earlier run of the SLURM job that asks, on another machine.
+
+    SLURM runs a job again only when it has given up its node. Should that node live on, its
+    process finds the claim lost, and whatever it writes meanwhile is the same bits.
+    """
+    content = _read(path)
+    slurm_job = note.replace("_", "").isdigit()
+    return slurm_job and content.get("note") == note and content.get("boot") != _boot()
 
 
 def _now(folder: Path) -> float:

@@ -25,6 +25,7 @@ run a sweep
   plan        show what it would run, what that costs and what is done already
   launch      run what is missing, on SLURM or here; repeat it to resume
   status      show how far it is
+  logs        show what a stage's job wrote last
   cancel      stop its jobs; finished stages stay
 
 learn from it
@@ -131,6 +132,13 @@ def _status(arguments: argparse.Namespace) -> int:
     from orchestrator import launched
 
     return launched.show_status(arguments)
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    """Show the end of a stage's newest log."""
+    from orchestrator import logs
+
+    return logs.show(arguments)
 
 
 def _cancel(arguments: argparse.Namespace) -> int:
@@ -280,6 +288,7 @@ COMMANDS: dict[str, Command] = {
     "plan": _plan,
     "launch": _launch,
     "status": _status,
+    "logs": _logs,
     "cancel": _cancel,
     "results": _results,
     "fit": _fit,

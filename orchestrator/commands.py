@@ -179,7 +179,9 @@ def _conclude(store: Store, name: str, shot: Snapshot, again: str, interrupted: 
 
 
 @contextmanager
-def _stoppable() -> Iterator[Any]:
+def _stoppable(
+    says: str = "stopping: jobs save at their next step (once more to kill them)",
+) -> Iterator[Any]:
     """A stop flag set by Ctrl-C or SIGTERM; a second Ctrl-C interrupts for good."""
     asked_to_stop = [False]
 
@@ -187,7 +189,7 @@ def _stoppable() -> Iterator[Any]:
         if asked_to_stop[0]:
             raise KeyboardInterrupt
         asked_to_stop[0] = True
-        text.talk.print("stopping: jobs save at their next step (once more to kill them)")
+        text.talk.print(says)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -200,18 +202,37 @@ def _stoppable() -> Iterator[Any]:
 def _launch_slurm(
     store: Store, made: Plan, request: Request, cluster: Slurm, arguments: Namespace
 ) -> int:
-    from orchestrator import slurm, slurm_queue
+    from orchestrator import slurm, slurm_check
 
-    slurm_queue.check(cluster, store)
+    longest_minutes = slurm_check.check(cluster, store)
     if not arguments.yes and not _confirmed():
         return 1
     _ask_all(store.open(), made, request)
-    submitted = slurm.submit(store, made.name, cluster)
+    submitted = slurm.submit(store, made.name, cluster, longest_minutes)
     text.out.print(f"  submitted    {submitted.jobs} jobs   {submitted.ids}")
-    text.out.print(
-        f"  store        {store.root.resolve()}\nfollow with: {_read('status', store, made.name)}"
-    )
+    if submitted.waiting:
+        text.out.print(
+            f"  not yet      {submitted.waiting} jobs: the queue is full by {submitted.because}"
+        )
+    text.out.print(f"  store        {store.root.resolve()}")
+    if arguments.follow:
+        return _follow(store, made.name, cluster, longest_minutes, _again("launch", arguments))
+    if submitted.waiting:
+        text.out.print(f"fill it up with: {_again('launch', arguments, '--follow', '--yes')}")
+    text.out.print(f"follow with: {_read('status', store, made.name)}")
     return 0
+
+
+def _follow(
+    store: Store, name: str, cluster: Slurm, longest_minutes: int | None, again: str
+) -> int:
+    from orchestrator import follow
+    from orchestrator.live import reporter
+
+    with _stoppable("no longer following; queued jobs go on") as stop:
+        with reporter(store, name) as report:
+            shot = follow.follow(store, name, cluster, longest_minutes, report, stop)
+        return _conclude(store, name, shot, again, interrupted=stop())
 
 
 def _confirmed() -> bool:

@@ -96,10 +96,23 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
     "launch": {
         "--yes": {"action": "store_true", "help": "submit without asking"},
         "--dry-run": {"action": "store_true", "help": "show the plan only"},
+        "--follow": {"action": "store_true", "help": "stay, and keep SLURM's queue filled"},
         "--replace": {
             "action": "store_true",
             "help": "let the name answer for another question; runs stay",
         },
+    },
+    "status": {
+        "--watch": {"action": "store_true", "help": "show it again every few seconds"},
+    },
+    "cancel": {
+        "--arm": {"metavar": "ARM", "help": "only the cells of this arm: grow, continue, scratch"},
+        "--growth": {"metavar": "LABEL", "help": "only the cells of this growth: `depth x2`"},
+        "--stage": {"metavar": "ID", "help": "only this stage and what waits for it"},
+    },
+    "logs": {
+        "--lines": {"type": whole, "default": 40, "help": "how many lines (40)"},
+        "--follow": {"action": "store_true", "help": "go on as lines are written"},
     },
     "series": {
         "--fetch": {

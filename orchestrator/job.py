@@ -17,9 +17,13 @@ from orchestrator.store import Store
 from orchestrator.verbs import Circumstance, Work
 from sweeps import cost
 from sweeps.errors import GrowpointError
-from sweeps.stages import Stage
+from sweeps.stages import Stage, Train
 
 logger = logging.getLogger(__name__)
+
+# Restarts of one SLURM job that saved nothing new. Training saves whenever it is stopped in time;
+# the other verbs begin anew, and must be given a chance to be left alone once.
+TRAIN_STALLS, OTHER_STALLS = 2, 10
 Ending = Literal["done", "failed", "stopped"]
 
 
@@ -96,12 +100,21 @@ def _attempt(
 ) -> Outcome:
     before = store.state(stage.id)
     began = time.time()
+    stalls = _stalls(store, stage, before, circumstance.allocation)
     running = {
         "attempts": before.get("attempts", 0) + 1,
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "saved_tokens": _saved_tokens(store.run(stage.id)),
+        "stalls": stalls,
     }
     store.set_state(stage.id, "running", since=began, allocation=circumstance.allocation, **running)
+    if stalls > (TRAIN_STALLS if isinstance(stage.do, Train) else OTHER_STALLS):
+        raise GrowpointError(
+            "the job was restarted again and again and came no further",
+            [("restarts", stalls), ("saved", f"{running['saved_tokens']} tokens")],
+            "cluster.minutes=LONGER, or a shorter cluster.save_seconds",
+        )
     if stage.after and not store.done(stage.after.id):
         raise GrowpointError(
             "the stage before this one is not done",
@@ -115,7 +128,8 @@ def _attempt(
     came = verbs.run(Work(store, plan, circumstance, stop), stage)
     if came is None:
         if not held.lost:
-            store.set_state(stage.id, "stopped", at=time.time(), **running)
+            mine = {**running, "allocation": circumstance.allocation}
+            store.set_state(stage.id, "stopped", at=time.time(), **mine)
         return Outcome("stopped", stage.id)
     store.finish(stage.id, _record(stage, began, circumstance, came))
     store.set_state(stage.id, "done", at=time.time(), **running)
@@ -138,6 +152,21 @@ def _record(
         "commit": commit(),
         **came,
     }
+
+
+def _stalls(store: Store, stage: Stage, before: Mapping[str, Any], allocation: str) -> int:
+    """How often in a row SLURM has restarted this very job without its saving anything new."""
+    restarted = allocation not in ("", "local") and before.get("allocation") == allocation
+    if not restarted or before["state"] == "failed":
+        return 0
+    further = _saved_tokens(store.run(stage.id)) > int(before.get("saved_tokens", 0))
+    return 0 if further else int(before.get("stalls", 0)) + 1
+
+
+def _saved_tokens(run: Path) -> int:
+    """Tokens of the newest checkpoint that an unfinished phase has saved."""
+    numbers = (path.name.removeprefix("at-") for path in run.glob("partial/at-*"))
+    return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
 @contextmanager

@@ -5,11 +5,19 @@ import os
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from orchestrator import claim, status, text
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator import claim, selected, status, text
 from orchestrator.progress import snapshot
 from orchestrator.store import Store, write_json
 from sweeps.errors import GrowpointError
+
+WATCH_SECONDS = 2.0
+# A scheduler is shared, files are not.
+QUERY_SECONDS = 30.0
 
 
 def located(arguments: Namespace) -> tuple[Store, str]:
@@ -35,6 +43,8 @@ def located(arguments: Namespace) -> tuple[Store, str]:
 def show_status(arguments: Namespace) -> int:
     """growpoint status."""
     store, name = located(arguments)
+    if arguments.watch:
+        return _watch(store, name)
     made = store.plan(name)
     shot = snapshot(store, made, queued=_queued(store, name))
     if arguments.json:
@@ -42,6 +52,23 @@ def show_status(arguments: Namespace) -> int:
     else:
         status.show(store, made, shot)
     return 1 if shot.count("failed") else 0
+
+
+def _watch(store: Store, name: str) -> int:
+    """The status again and again, until nothing is left to wait for or Ctrl-C."""
+    with Live(console=text.out, auto_refresh=False, screen=False) as live:
+        asked, queued = 0.0, frozenset[str]()
+        while True:
+            if time.monotonic() - asked >= QUERY_SECONDS or not asked:
+                asked, queued = time.monotonic(), _queued(store, name)
+            made = store.plan(name)
+            shot = snapshot(store, made, queued=queued)
+            with text.out.capture() as captured:
+                status.show(store, made, shot)
+            live.update(Text.from_ansi(captured.get()), refresh=True)
+            if not any(shot.count(word) for word in ("running", "queued", "waiting", "stopped")):
+                return 1 if shot.count("failed") else 0
+            time.sleep(WATCH_SECONDS)
 
 
 def _queued(store: Store, name: str) -> frozenset[str]:
@@ -55,13 +82,18 @@ def _queued(store: Store, name: str) -> frozenset[str]:
 def cancel(arguments: Namespace) -> int:
     """growpoint cancel: jobs stop, finished stages stay."""
     store, name = located(arguments)
-    store.plan(name)
+    stage = store.find(arguments.stage) if arguments.stage else None
+    chosen = selected.stages(
+        store.plan(name), arm=arguments.arm, growth=arguments.growth, stage=stage
+    )
     folder = store.plan_folder(name)
     cancelled = 0
     if (folder / "ledger.jsonl").exists():
         from orchestrator import slurm
 
-        cancelled = slurm.cancel(store, name)
+        cancelled = slurm.cancel(store, name, chosen)
+    if chosen is not None:
+        return _cancelled_part(name, cancelled, claim.holder(folder / "launch"))
     holder = claim.holder(folder / "launch")
     if holder:
         write_json(folder / "cancel.json", {"at": time.time(), "pid": os.getpid()})
@@ -71,6 +103,17 @@ def cancel(arguments: Namespace) -> int:
     text.out.print(
         f"{name}   cancelled {' and '.join(words)}" if words else f"{name}   nothing is running"
     )
+    return 0
+
+
+def _cancelled_part(name: str, cancelled: int, holder: dict[str, Any] | None) -> int:
+    if holder and not cancelled:
+        raise GrowpointError(
+            "a launch on one machine is cancelled as a whole",
+            [("launch", f"on {holder.get('host')}, pid {holder.get('pid')}")],
+            f"growpoint cancel {name}, then launch with the part left out by `exclude`",
+        )
+    text.out.print(f"{name}   cancelled {cancelled} SLURM jobs")
     return 0
 
 

@@ -7,8 +7,9 @@ up by its unique name, so a launch that is killed in between neither loses nor d
 import json
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ class Batch:
     jobs: tuple[str, ...]
     slurm_ids: tuple[str, ...] = ()
     lost: bool = False
+    parallel: int = 0  # of an array, how many jobs may run at once; 0 in old ledgers
+    at: float = 0.0  # when it was meant, in seconds since the epoch
 
 
 @dataclass
@@ -32,22 +35,23 @@ class Ledger:
     path: Path
     batches: dict[str, Batch] = field(default_factory=dict)
 
-    def intend(self, sweep: str, jobs: Sequence[str]) -> Batch:
+    def intend(self, sweep: str, jobs: Sequence[str], parallel: int = 0) -> Batch:
         """Write that these jobs are about to be submitted, under a name nobody else has."""
-        batch = Batch(f"gp-{sweep}-{secrets.token_hex(4)}", tuple(jobs))
-        self._append({"intent": batch.name, "jobs": list(jobs)})
+        name, now = f"gp-{sweep}-{secrets.token_hex(4)}", time.time()
+        batch = Batch(name, tuple(jobs), parallel=parallel, at=now)
+        self._append({"intent": name, "jobs": list(jobs), "parallel": parallel, "at": now})
         self.batches[batch.name] = batch
         return batch
 
     def acknowledge(self, name: str, slurm_ids: Sequence[str]) -> None:
         """Write what SLURM calls the jobs of a batch."""
         self._append({"acknowledged": name, "slurm_ids": list(slurm_ids)})
-        self.batches[name] = Batch(name, self.batches[name].jobs, tuple(slurm_ids))
+        self.batches[name] = replace(self.batches[name], slurm_ids=tuple(slurm_ids))
 
     def give_up(self, name: str) -> None:
         """Write that SLURM never heard of a batch."""
         self._append({"lost": name})
-        self.batches[name] = Batch(name, self.batches[name].jobs, (), lost=True)
+        self.batches[name] = replace(self.batches[name], slurm_ids=(), lost=True)
 
     @property
     def unanswered(self) -> list[Batch]:
@@ -62,6 +66,14 @@ class Ledger:
             for batch in self.batches.values()
             for job, slurm_id in zip(batch.jobs, batch.slurm_ids, strict=False)
         }
+
+    def batch_of(self, slurm_id: str) -> Batch | None:
+        """The batch that a job of SLURM belongs to."""
+        master = slurm_id.partition("_")[0]
+        for batch in reversed(self.batches.values()):
+            if batch.slurm_ids and batch.slurm_ids[0].partition("_")[0] == master:
+                return batch
+        return None
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         # A line that a full disk or a crash cut short must not swallow the next one.
@@ -92,10 +104,12 @@ def read(store: Store, sweep: str) -> Ledger:
 
 def _apply(batches: dict[str, Batch], entry: Mapping[str, Any]) -> None:
     if "intent" in entry:
-        batches[entry["intent"]] = Batch(entry["intent"], tuple(entry["jobs"]))
+        name = entry["intent"]
+        parallel, at = entry.get("parallel", 0), entry.get("at", 0.0)
+        batches[name] = Batch(name, tuple(entry["jobs"]), parallel=parallel, at=at)
     elif "acknowledged" in entry:
         name = entry["acknowledged"]
-        batches[name] = Batch(name, batches[name].jobs, tuple(entry["slurm_ids"]))
+        batches[name] = replace(batches[name], slurm_ids=tuple(entry["slurm_ids"]))
     else:
         name = entry["lost"]
-        batches[name] = Batch(name, batches[name].jobs, (), lost=True)
+        batches[name] = replace(batches[name], slurm_ids=(), lost=True)

@@ -1,19 +1,18 @@
-"""Dispatch to SLURM: submitit writes and submits arrays, `afterok` orders them."""
+"""Dispatch to SLURM: what is missing goes into the queue, as much as it takes, in order."""
 
+import contextlib
 import logging
 import shutil
-import subprocess
-import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import submitit
-
-from orchestrator import claim, ledger, slurm_queue
-from orchestrator.ledger import Batch, Ledger
-from orchestrator.slurm_job import run
+from orchestrator import claim, ledger, slurm_ends, slurm_limits, slurm_queue, slurm_states
+from orchestrator import slurm_batch as batch
+from orchestrator.ledger import Ledger
+from orchestrator.slurm_batch import Shape, minutes
+from orchestrator.slurm_limits import Limits
 from orchestrator.slurm_queue import Queued
 from orchestrator.store import Store
 from sweeps.cluster import Slurm
@@ -23,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 # A parent that failed: SLURM keeps its children pending for ever.
 NEVER = "DependencyNeverSatisfied"
-# The default of MaxArraySize is 1001, so the highest index is 1000.
-ARRAY_JOBS = 1000
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,22 @@ class Submitted:
 
     jobs: int
     ids: str
+    waiting: int = 0  # jobs that did not fit into the queue
+    because: str = ""  # the limit that they wait for
 
 
-def submit(store: Store, sweep: str, cluster: Slurm) -> Submitted:
-    """Submit what is missing and not queued already; repeat at will, also twice at once."""
+def submit(
+    store: Store,
+    sweep: str,
+    cluster: Slurm,
+    longest_minutes: int | None = None,
+    again: bool = True,
+) -> Submitted:
+    """Submit what is missing and not queued already; repeat at will, also twice at once.
+
+    What does not fit into the queue waits for the next time. `longest_minutes` is the time limit
+    of the partition. Failed jobs are submitted `again`, or left with what waits for them.
+    """
     held = claim.take(store.plan_folder(sweep) / "launch", "submit")
     if held is None:
         raise GrowpointError(
@@ -46,22 +55,78 @@ def submit(store: Store, sweep: str, cluster: Slurm) -> Submitted:
         )
     with held:
         book, lines = ledger.read(store, sweep), slurm_queue.queue()
-        _settle(book, lines)
+        batch.settle(book, lines)
+        with contextlib.suppress(GrowpointError):
+            slurm_ends.record(store, store.plan(sweep), book, slurm_states.said(book))
         live = {job: i for job, i in book.latest.items() if slurm_queue.alive(lines.get(i))}
         dead = _never(store, sweep, live, lines)
         slurm_queue.cancel([live.pop(job) for job in dead])
-        return _submit_missing(store, sweep, cluster, book, live)
+        mine = sum(map(slurm_queue.alive, lines.values())) - len(dead)
+        return _fill(store, sweep, cluster, book, live, mine, longest_minutes, again)
 
 
-def _settle(book: Ledger, lines: Mapping[str, Queued]) -> None:
-    """Clear up intents whose launch was killed before it could say what became of them.
+def _fill(
+    store: Store,
+    sweep: str,
+    cluster: Slurm,
+    book: Ledger,
+    live: dict[str, str],
+    mine: int,
+    longest_minutes: int | None,
+    again: bool,
+) -> Submitted:
+    limits = slurm_limits.read(cluster)
+    cluster = _avoiding(cluster, slurm_ends.bad_nodes(store, sweep))
+    plan = store.plan(sweep) if again else _without_failed(store, store.plan(sweep))
+    over = _over(store, plan)
+    before = len(_missing(plan, over, live))
+    room = limits.room(mine)
+    round = _Round(
+        store=store,
+        plan=plan,
+        cluster=cluster,
+        book=book,
+        live=live,
+        over=over,
+        limits=limits,
+        room=room,
+        parallel=max(1, cluster.max_parallel - _at_once(book, live)),
+        coming=min(room, before),
+        longest_minutes=longest_minutes,
+    )
+    new = _submit_missing(round)
+    return Submitted(len(new), _span(new), before - len(new), limits.because)
 
-    What SLURM holds under such a name is cancelled, and submitted anew: submitit may not have put
-    the job's description in place yet, and tasks that ended already cannot be told from their ids.
-    """
-    for batch in book.unanswered:
-        slurm_queue.cancel({line.slurm_id for line in lines.values() if line.name == batch.name})
-        book.give_up(batch.name)
+
+def _avoiding(cluster: Slurm, nodes: Sequence[str]) -> Slurm:
+    """The same settings, with nodes left out on which jobs die."""
+    if not nodes:
+        return cluster
+    logger.warning("left out, since different jobs died there at once: %s", ", ".join(nodes))
+    exclude = ",".join([*([cluster.exclude] if cluster.exclude else []), *nodes])
+    return cluster.model_copy(update={"exclude": exclude})
+
+
+def _without_failed(store: Store, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan less the jobs that failed, and those that wait for them."""
+    lost: set[str] = set()
+    for job in plan["jobs"]:
+        states = (store.state(stage)["state"] for stage in job["stages"] if not store.done(stage))
+        if lost.intersection(job["after"]) or "failed" in states:
+            lost.add(job["id"])
+    return {**plan, "jobs": [job for job in plan["jobs"] if job["id"] not in lost]}
+
+
+def _at_once(book: Ledger, live: Mapping[str, str]) -> int:
+    """How many jobs of live arrays may run at once."""
+    ids = {name: frozenset(one.slurm_ids) for name, one in book.batches.items()}
+    alive = Counter(
+        name
+        for name, one in book.batches.items()
+        for job in one.jobs
+        if job in live and live[job] in ids[name]
+    )
+    return sum(min(count, book.batches[name].parallel or count) for name, count in alive.items())
 
 
 def _never(
@@ -80,8 +145,9 @@ def _never(
     return [job["id"] for job in plan["jobs"] if job["id"] in lost]
 
 
-def _over(store: Store, plan: Mapping[str, Any]) -> set[str]:
-    return {job["id"] for job in plan["jobs"] if all(store.done(stage) for stage in job["stages"])}
+def _over(store: Store, plan: Mapping[str, Any]) -> frozenset[str]:
+    done = {stage for stage in plan["stages"] if store.done(stage)}
+    return frozenset(job["id"] for job in plan["jobs"] if done.issuperset(job["stages"]))
 
 
 def _holders(plan: Mapping[str, Any], live: Mapping[str, str]) -> dict[str, str]:
@@ -90,29 +156,69 @@ def _holders(plan: Mapping[str, Any], live: Mapping[str, str]) -> dict[str, str]
     return {stage: live[job["id"]] for job in earlier for stage in job["stages"]}
 
 
-def _submit_missing(
-    store: Store, sweep: str, cluster: Slurm, book: Ledger, live: dict[str, str]
-) -> Submitted:
-    plan = store.plan(sweep)
-    over, holders = _over(store, plan), _holders(plan, live)
-    missing = [job for job in plan["jobs"] if job["id"] not in over and job["id"] not in live]
-    new: list[str] = []
-    while missing:
-        ready = [job for job in missing if all(b in over or b in live for b in job["after"])]
-        groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+@dataclass
+class _Round:
+    """One filling of the queue: what is alive, what is new, and how much more fits."""
+
+    store: Store
+    plan: Mapping[str, Any]
+    cluster: Slurm
+    book: Ledger
+    live: dict[str, str]
+    over: frozenset[str]
+    limits: Limits
+    room: int
+    parallel: int  # jobs that may run at once, of the arrays that are still to come
+    coming: int  # jobs in those arrays
+    longest_minutes: int | None
+
+    def submit(self, jobs: Sequence[Mapping[str, Any]], waits: Sequence[str]) -> list[str]:
+        """Submit jobs that wait for the same ones, in arrays, as far as there is room."""
+        new: list[str] = []
+        while jobs and self.room:
+            chunk = jobs[: min(self.limits.array, self.room)]
+            jobs = jobs[len(chunk) :]
+            at_once = max(1, self.parallel * len(chunk) // max(1, self.coming))
+            shape = Shape(minutes(self.plan, chunk, self.cluster), at_once)
+            if self.longest_minutes:
+                shape = replace(shape, minutes=min(shape.minutes, self.longest_minutes))
+            names = [job["id"] for job in chunk]
+            ids = batch.submit(
+                self.store, self.plan["sweep"], self.cluster, self.book, names, waits, shape
+            )
+            if ids is None:
+                self.room = 0
+                break
+            self.room -= len(ids)
+            self.live.update(ids)
+            new += ids.values()
+        return new
+
+
+def _submit_missing(round: _Round) -> list[str]:
+    """Submit what is not done and not alive, parents before children; SLURM's ids of all."""
+    plan = round.plan
+    holders, new = _holders(plan, round.live), []
+    while round.room:
+        missing = _missing(plan, round.over, round.live)
+        known = round.over | round.live.keys()
+        ready = [job for job in missing if known.issuperset(job["after"])]
+        if not ready:
+            break
+        groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
         for job in ready:
-            needed = {live[before] for before in job["after"] if before not in over}
+            needed = {round.live[before] for before in job["after"] if before not in round.over}
             needed |= {holders[stage] for stage in job["stages"] if stage in holders}
-            groups[tuple(sorted(needed))].append(job["id"])
+            groups[tuple(sorted(needed))].append(job)
         for waits, jobs in groups.items():
-            for first in range(0, len(jobs), ARRAY_JOBS):
-                ids = _submit_array(
-                    store, sweep, cluster, book, jobs[first : first + ARRAY_JOBS], waits
-                )
-                live.update(ids)
-                new += ids.values()
-        missing = [job for job in missing if job["id"] not in live]
-    return Submitted(len(new), _span(new))
+            new += round.submit(jobs, waits)
+    return new
+
+
+def _missing(
+    plan: Mapping[str, Any], over: frozenset[str], live: Mapping[str, str]
+) -> list[Mapping[str, Any]]:
+    return [job for job in plan["jobs"] if job["id"] not in over and job["id"] not in live]
 
 
 def _span(ids: Sequence[str]) -> str:
@@ -122,108 +228,34 @@ def _span(ids: Sequence[str]) -> str:
     return f"#{masters[0]}" if len(masters) == 1 else f"#{masters[0]}-#{masters[-1]}"
 
 
-def _submit_array(
-    store: Store,
-    sweep: str,
-    cluster: Slurm,
-    book: Ledger,
-    jobs: Sequence[str],
-    waits: Sequence[str],
-) -> dict[str, str]:
-    batch = book.intend(sweep, jobs)
-    made = executor(store, sweep, cluster, batch, waits)
-    root, count = str(store.root.resolve()), len(jobs)
-    try:
-        handles = made.map_array(run, [root] * count, [sweep] * count, jobs)
-    except subprocess.CalledProcessError as error:
-        raise _refused(error, sweep) from error
-    except submitit.core.utils.FailedJobError as error:
-        raise _refused(error, sweep) from error
-    ids = [str(handle.job_id) for handle in handles]
-    book.acknowledge(batch.name, ids)
-    return dict(zip(jobs, ids, strict=True))
-
-
-def _refused(error: Exception, sweep: str) -> GrowpointError:
-    # A failed sbatch may have been accepted all the same: the intent stays open, and the next
-    # launch looks it up by name before it submits anything.
-    lines = [
-        line for line in str(getattr(error, "stderr", "") or error).splitlines() if line.strip()
-    ]
-    return GrowpointError(
-        "sbatch did not take a job",
-        [("says", line.strip()) for line in lines[-2:]],
-        f"growpoint launch {sweep}, after putting that right",
-    )
-
-
-def executor(
-    store: Store, sweep: str, cluster: Slurm, batch: Batch, waits: Sequence[str]
-) -> submitit.SlurmExecutor:
-    """submitit's executor with all settings; its sbatch script is what SLURM is asked."""
-    # One folder per batch keeps folders small; jobs write their own logs into their stages.
-    folder = store.plan_folder(sweep).resolve() / "slurm" / batch.name
-    made = submitit.SlurmExecutor(folder, python=cluster.python or sys.executable)
-    made.update_parameters(**parameters(cluster, batch.name, waits))
-    return made
-
-
-def parameters(cluster: Slurm, name: str, waits: Sequence[str]) -> dict[str, Any]:
-    """The settings of a batch in sbatch's own words."""
-    gpus = f"{cluster.gpu_type}:{cluster.gpus}" if cluster.gpu_type else cluster.gpus
-    asked: dict[str, Any] = {
-        "job_name": name,
-        "partition": cluster.partition,
-        "account": cluster.account,
-        "qos": cluster.qos,
-        "time": cluster.minutes,
-        "nodes": cluster.nodes,
-        "ntasks_per_node": 1,
-        "cpus_per_task": cluster.cpus,
-        "gpus_per_node": gpus if cluster.gpus else None,
-        "mem": f"{cluster.memory_gb:g}GB" if cluster.memory_gb else None,
-        "constraint": cluster.constraint,
-        "exclude": cluster.exclude,
-        "dependency": "afterok:" + ":".join(waits) if waits else None,
-        "array_parallelism": cluster.max_parallel,
-        "signal_delay_s": cluster.signal_seconds,
-        "setup": [*_environment(cluster), *cluster.setup],
-        # One dead task must not hold the allocation until its time limit.
-        "srun_args": ["--kill-on-bad-exit=1", *cluster.srun_args],
-        "additional_parameters": {"requeue": True, **cluster.additional},
-        # submitit's default wckey is refused by clusters that track them.
-        "wckey": None,
-    }
-    return asked
-
-
-def _environment(cluster: Slurm) -> list[str]:
-    return [
-        f"export GROWPOINT_SAVE_SECONDS={cluster.save_seconds:g}",
-        f"export OMP_NUM_THREADS={cluster.threads}",
-        "export TOKENIZERS_PARALLELISM=false",
-    ]
-
-
 def queued_stages(store: Store, sweep: str) -> frozenset[str]:
-    """Stages of jobs that SLURM still holds or runs; one squeue call, empty where it fails."""
+    """Stages of jobs that SLURM still holds or runs; one call, empty where it fails.
+
+    What SLURM says of jobs that died without a word is written into their stages.
+    """
     if shutil.which("squeue") is None:
         return frozenset()
+    book, plan = ledger.read(store, sweep), store.plan(sweep)
     try:
-        lines = slurm_queue.queue()
+        states = slurm_states.said(book)
     except GrowpointError as error:
         # The scheduler's word is a hint; the files say what is done.
         logger.warning("SLURM does not answer: %s", dict(error.evidence).get("says"))
         return frozenset()
-    latest, plan = ledger.read(store, sweep).latest, store.plan(sweep)
-    live = {job for job, slurm_id in latest.items() if slurm_queue.alive(lines.get(slurm_id))}
+    # Somebody who may only read the store sees the same, and leaves the writing to others.
+    with contextlib.suppress(GrowpointError, OSError):
+        slurm_ends.record(store, plan, book, states)
+    live = {job for job, said in states.items() if said.word in ("queued", "running")}
     jobs = (*plan["jobs"], *plan.get("earlier_jobs", ()))
     return frozenset(stage for job in jobs if job["id"] in live for stage in job["stages"])
 
 
-def cancel(store: Store, sweep: str) -> int:
-    """Cancel the sweep's jobs; returns how many were alive."""
-    lines, book = slurm_queue.queue(), ledger.read(store, sweep)
-    live = [slurm_id for slurm_id in book.latest.values() if slurm_queue.alive(lines.get(slurm_id))]
+def cancel(store: Store, sweep: str, stages: frozenset[str] | None = None) -> int:
+    """Cancel the sweep's jobs, or those that make `stages`; returns how many were alive."""
+    lines, book, plan = slurm_queue.queue(), ledger.read(store, sweep), store.plan(sweep)
+    jobs = (*plan["jobs"], *plan.get("earlier_jobs", ()))
+    chosen = {job["id"] for job in jobs if stages is None or stages.intersection(job["stages"])}
+    latest = {job: i for job, i in book.latest.items() if stages is None or job in chosen}
+    live = [slurm_id for slurm_id in latest.values() if slurm_queue.alive(lines.get(slurm_id))]
     slurm_queue.cancel(live)
     return len(live)

@@ -51,9 +51,24 @@ def slurm_id() -> str:
 
 
 def _requeue() -> None:
-    """Ask SLURM to run this job again, and leave without a result that submitit would call done."""
+    """Leave without a result that submitit would call done, and be run again if that is wanted.
+
+    SLURM warns of a time limit, or somebody sends a signal: then the job asks to be requeued. When
+    SLURM is ending the job already it has decided: preempted jobs it requeues by itself, and one
+    that somebody cancelled must not come back.
+    """
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    if restarts < RESTARTS:
+    state = _state()
+    if state in ("", "RUNNING") and restarts < RESTARTS:
         subprocess.run(["scontrol", "requeue", slurm_id()], check=False)
-    logging.getLogger(__name__).info("saved; restart %d of at most %d", restarts + 1, RESTARTS)
+    logging.getLogger(__name__).info(
+        "saved; SLURM says %s; restart %d of at most %d", state or "nothing", restarts, RESTARTS
+    )
     sys.exit(signal.SIGUSR2)
+
+
+def _state() -> str:
+    """What SLURM calls this job's state; "" where it does not answer."""
+    asked = ["squeue", "-h", "-j", slurm_id(), "-o", "%T"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator import text
-from orchestrator.progress import STATES, Snapshot
+from orchestrator.progress import STATES, Snapshot, StageState
 from orchestrator.store import Store
 
+# Stages of one state that are told in full; --json has all.
+SHOWN = 8
 MARKS = {
     "running": "~",
     "queued": "q",
@@ -102,6 +104,12 @@ def _entry(states: Sequence[str]) -> str:
     return f"{done}/{len(states)} {MARKS[worst]}" if done else MARKS[worst]
 
 
+def _where(details: Mapping[str, Any]) -> str:
+    """`node n1, 14 min ago`."""
+    ago = text.seconds(time.time() - details.get("at", time.time()))
+    return f"node {details['host']}, {ago} ago" if details.get("host") else f"{ago} ago"
+
+
 def _labels(plan: Mapping[str, Any]) -> dict[str, str]:
     """A readable name for each stage: that of the first cell that wants it."""
     labels: dict[str, str] = {}
@@ -114,16 +122,31 @@ def _labels(plan: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _details(store: Store, shot: Snapshot, labels: Mapping[str, str]) -> Iterator[str]:
-    for stage in shot.stages.values():
-        if stage.state == "failed":
-            lines = str(stage.details.get("error", "")).splitlines() or ["no message"]
-            ago = text.seconds(time.time() - stage.details.get("at", time.time()))
-            yield f"\n  failed    {stage.id}   {labels.get(stage.id, '')}, {ago} ago"
-            yield from (f"            {line}" for line in lines)
-            yield f"            log: {stage.details.get('log', store.run(stage.id) / 'log')}"
-        elif stage.state == "running":
-            yield f"\n  running   {stage.id}   {labels.get(stage.id, '')}   {stage.share:.0%}"
+    told = {"failed": _failed, "running": _running, "stopped": _stopped}
+    for state, tell in told.items():
+        stages = [stage for stage in shot.stages.values() if stage.state == state]
+        # A job that merely ran out of its time says nothing that needs to be read.
+        stages = [stage for stage in stages if state != "stopped" or "scheduler" in stage.details]
+        for stage in stages[:SHOWN]:
+            yield f"\n  {state:<9} {stage.id}   {labels.get(stage.id, '')}" + tell(store, stage)
+        if len(stages) > SHOWN:
+            yield f"\n  {state:<9} and {len(stages) - SHOWN} more: growpoint status ... --json"
     blocked = [stage for stage in shot.stages.values() if stage.state == "blocked"]
     causes = sorted({str(stage.details.get("cause")) for stage in blocked})
     if blocked:
-        yield f"\n  blocked   {len(blocked)} stages wait for {', '.join(causes)}"
+        named = ", ".join(causes[:SHOWN]) + (", ..." if len(causes) > SHOWN else "")
+        yield f"\n  blocked   {len(blocked)} stages wait for {named}"
+
+
+def _failed(store: Store, stage: StageState) -> str:
+    lines = str(stage.details.get("error", "")).splitlines() or ["no message"]
+    lines += [f"log: {stage.details.get('log', store.run(stage.id) / 'log')}"]
+    return f", {_where(stage.details)}" + "".join(f"\n            {line}" for line in lines)
+
+
+def _running(store: Store, stage: StageState) -> str:
+    return f"   {stage.share:.0%}"
+
+
+def _stopped(store: Store, stage: StageState) -> str:
+    return f", {_where(stage.details)}\n            {stage.details.get('error', '')}"

@@ -30,10 +30,16 @@ class Slurm(Description):
     nodes: PositiveInt = 1
     cpus: PositiveInt = 8
     memory_gb: PositiveFloat | None = None
-    minutes: PositiveInt = 240
+    minutes: PositiveInt | None = None
+    least_minutes: PositiveInt = 20
+    safety: Annotated[float, Field(ge=1)] = 2.0
     constraint: str | None = None
     exclude: str | None = None
+    reservation: str | None = None
+    nice: int | None = None
+    wckey: str | None = None
     max_parallel: PositiveInt = 256
+    max_queued: PositiveInt | None = None
     signal_seconds: PositiveInt = 120
     python: str | None = None
     setup: tuple[str, ...] = ()

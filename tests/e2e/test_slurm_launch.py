@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shared")
 
 
-def until(store: Path, reached: Callable[[], bool], seconds: float = 240) -> None:
+def until(store: Path, reached: Callable[[], bool], seconds: float = 400) -> None:
     """Wait for something to come true; say what SLURM thinks if it does not."""
     deadline = time.monotonic() + seconds
     while not reached():

@@ -5,7 +5,7 @@
 #SBATCH --cpus-per-task=2
 #SBATCH --error=STORE/plans/small/slurm/gp-small-NONCE/%A_%a_0_log.err
 #SBATCH --job-name=gp-small-NONCE
-#SBATCH --mem=1.5GB
+#SBATCH --mem=1536M
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
@@ -13,7 +13,7 @@
 #SBATCH --partition=gpu
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
-#SBATCH --time=240
+#SBATCH --time=30
 
 # setup
 export GROWPOINT_SAVE_SECONDS=300
@@ -32,7 +32,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 #SBATCH --dependency=afterok:1005_1
 #SBATCH --error=STORE/plans/small/slurm/gp-small-NONCE/%A_%a_0_log.err
 #SBATCH --job-name=gp-small-NONCE
-#SBATCH --mem=1.5GB
+#SBATCH --mem=1536M
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
@@ -40,7 +40,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 #SBATCH --partition=gpu
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
-#SBATCH --time=240
+#SBATCH --time=30
 
 # setup
 export GROWPOINT_SAVE_SECONDS=300

@@ -2,7 +2,7 @@
 
 # Parameters
 #SBATCH --account=lab
-#SBATCH --array=0-1%2
+#SBATCH --array=0-1%1
 #SBATCH --constraint=ib
 #SBATCH --cpus-per-task=16
 #SBATCH --error=STORE/plans/small/slurm/gp-small-NONCE/%A_%a_0_log.err
@@ -10,7 +10,8 @@
 #SBATCH --exclusive
 #SBATCH --gpus-per-node=h200:4
 #SBATCH --job-name=gp-small-NONCE
-#SBATCH --mem=200GB
+#SBATCH --mail-type=FAIL
+#SBATCH --mem=204800M
 #SBATCH --nice=100
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -22,6 +23,7 @@
 #SBATCH --reservation=mine
 #SBATCH --signal=USR2@90
 #SBATCH --time=60
+#SBATCH --wckey=growth
 
 # setup
 export GROWPOINT_SAVE_SECONDS=120
@@ -37,7 +39,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 
 # Parameters
 #SBATCH --account=lab
-#SBATCH --array=0-1%2
+#SBATCH --array=0-1%1
 #SBATCH --constraint=ib
 #SBATCH --cpus-per-task=16
 #SBATCH --dependency=afterok:1005_1
@@ -46,7 +48,8 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 #SBATCH --exclusive
 #SBATCH --gpus-per-node=h200:4
 #SBATCH --job-name=gp-small-NONCE
-#SBATCH --mem=200GB
+#SBATCH --mail-type=FAIL
+#SBATCH --mem=204800M
 #SBATCH --nice=100
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -58,6 +61,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 #SBATCH --reservation=mine
 #SBATCH --signal=USR2@90
 #SBATCH --time=60
+#SBATCH --wckey=growth
 
 # setup
 export GROWPOINT_SAVE_SECONDS=120

@@ -13,7 +13,7 @@
 #SBATCH --partition=gpu
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
-#SBATCH --time=240
+#SBATCH --time=30
 
 # setup
 export GROWPOINT_SAVE_SECONDS=300
@@ -40,7 +40,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 #SBATCH --partition=gpu
 #SBATCH --requeue
 #SBATCH --signal=USR2@120
-#SBATCH --time=240
+#SBATCH --time=30
 
 # setup
 export GROWPOINT_SAVE_SECONDS=300

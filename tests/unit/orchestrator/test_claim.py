@@ -75,6 +75,16 @@ def test_a_silent_holder_elsewhere_is_followed_and_notices(tmp_path: Path) -> No
     assert old.lost
 
 
+def test_a_job_that_slurm_runs_again_elsewhere_follows_itself(tmp_path: Path) -> None:
+    held = claim.take(tmp_path / "claim", "7_0")
+    assert held is not None
+    _as_from_elsewhere(tmp_path, 0)
+    assert claim.take(tmp_path / "claim", "7_1") is None
+    assert claim.take(tmp_path / "claim", "local") is None
+    assert claim.take(tmp_path / "claim", "7_0") is not None
+    assert held.lost
+
+
 def test_the_heartbeat_touches_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.01)
     held = claim.take(tmp_path / "claim")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import submitit
 
-from orchestrator import ledger, slurm, slurm_queue
+from orchestrator import ledger, slurm, slurm_batch, slurm_check
 from orchestrator.store import Store, write_json
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
@@ -25,13 +25,29 @@ PLAN = to_json(plan_of(points={"at": [0, 20480]}, growth=[{"kind": "depth"}]))
 SBATCH = """#!/bin/sh
 here=$(dirname "$0")
 if [ -e "$here/refuse" ]; then cat "$here/refuse" >&2; exit 1; fi
+if [ -e "$here/flaky" ]; then
+  mv "$here/flaky" "$here/was-flaky"; cat "$here/was-flaky" >&2
+  grep -q taken "$here/was-flaky" || { rm "$here/was-flaky"; exit 1; }
+fi
 number=$((1000 + $(ls "$here/scripts" | wc -l)))
 cp "$1" "$here/scripts/$number.sh"
 name=$(sed -n 's/.*--job-name=//p' "$1")
 last=$(sed -n 's/.*--array=0-\\([0-9]*\\)%.*/\\1/p' "$1")
 if [ -z "$last" ]; then ids=$number; else ids=$(seq -f "${number}_%g" 0 "$last"); fi
 for id in $ids; do echo "$id|PENDING|None|$name" >> "$here/queue"; done
+if [ -e "$here/was-flaky" ]; then mv "$here/was-flaky" "$here/over"; exit 1; fi
 echo "Submitted batch job $number"
+"""
+SCONTROL = """#!/bin/sh
+cat "$(dirname "$0")/config"
+"""
+# Accounting is off: test_slurm_states.py has it on.
+SACCT = """#!/bin/sh
+echo "Slurm accounting storage is disabled" >&2
+exit 1
+"""
+SACCTMGR = """#!/bin/sh
+cat "$(dirname "$0")/accounts-$3"
 """
 SQUEUE = """#!/bin/sh
 echo call >> "$(dirname "$0")/squeue-calls"
@@ -41,8 +57,8 @@ SCANCEL = """#!/bin/sh
 echo "$@" >> "$(dirname "$0")/cancelled"
 """
 SINFO = """#!/bin/sh
-echo "cpu up"
-echo "gpu up"
+echo "cpu|up|infinite|(null)"
+echo "gpu|up|1-00:00:00|gpu:h200:4"
 """
 
 
@@ -54,7 +70,11 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "queue").touch()
     # submitit waits between submissions, for the sake of real controllers.
     monkeypatch.setattr(submitit.SlurmExecutor, "_throttle", lambda self: None)
+    (folder / "config").write_text("MaxArraySize            = 1001\nMaxJobCount = 10000\n")
+    (folder / "accounts-assoc").touch()
+    (folder / "accounts-qos").touch()
     shims = {"sbatch": SBATCH, "squeue": SQUEUE, "scancel": SCANCEL, "sinfo": SINFO, "srun": SINFO}
+    shims |= {"scontrol": SCONTROL, "sacctmgr": SACCTMGR, "sacct": SACCT}
     for name, text in shims.items():
         (folder / name).write_text(text)
         (folder / name).chmod(stat.S_IRWXU)
@@ -197,12 +217,144 @@ def test_an_intent_that_slurm_never_saw_is_submitted_anew(commands: Path, store:
 
 
 def test_a_refusal_says_why_and_is_tried_again(commands: Path, store: Store) -> None:
-    (commands / "refuse").write_text("sbatch: error: AssocMaxSubmitJobLimit\n")
+    (commands / "refuse").write_text("sbatch: error: Invalid feature specification\n")
     with pytest.raises(GrowpointError, match="sbatch did not take a job") as caught:
         slurm.submit(store, "small", cluster())
-    assert any("AssocMaxSubmitJobLimit" in value for _, value in caught.value.evidence)
+    assert any("Invalid feature" in value for _, value in caught.value.evidence)
     (commands / "refuse").unlink()
     assert slurm.submit(store, "small", cluster()).jobs == len(PLAN["jobs"])
+
+
+def test_a_queue_that_takes_no_more_is_not_an_error(commands: Path, store: Store) -> None:
+    (commands / "refuse").write_text("sbatch: error: AssocMaxSubmitJobLimit\n")
+    done = slurm.submit(store, "small", cluster())
+    assert (done.jobs, done.waiting) == (0, len(PLAN["jobs"]))
+    (commands / "refuse").unlink()
+    assert slurm.submit(store, "small", cluster()).jobs == len(PLAN["jobs"])
+
+
+@pytest.mark.parametrize("fate", ["taken", "lost"])
+def test_a_controller_that_is_away_is_asked_again(
+    fate: str, commands: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it may have taken is looked up by name first, so that no job is there twice."""
+    monkeypatch.setattr(slurm_batch, "WAIT_SECONDS", (0.0,))
+    (commands / "flaky").write_text(f"sbatch: error: Socket timed out on send/recv ({fate})\n")
+    assert slurm.submit(store, "small", cluster()).jobs == len(PLAN["jobs"])
+    queued = {line.partition("|")[0] for line in (commands / "queue").read_text().splitlines()}
+    cancelled = commands / "cancelled"
+    gone = set(cancelled.read_text().split()) if cancelled.exists() else set()
+    assert bool(gone) == (fate == "taken")
+    assert queued - gone == set(ledger.read(store, "small").latest.values())
+    assert submitted_jobs(store) == Counter(job["id"] for job in PLAN["jobs"])
+
+
+def array_sizes(commands: Path) -> list[int]:
+    found = [re.search("--array=0-([0-9]+)%", text) for text in scripts(commands)]
+    return [int(one[1]) + 1 if one else 1 for one in found]
+
+
+def test_arrays_are_as_long_as_the_cluster_allows(commands: Path, store: Store) -> None:
+    (commands / "config").write_text("MaxArraySize = 3\n")
+    slurm.submit(store, "small", cluster())
+    assert max(array_sizes(commands)) == 2
+    assert submitted_jobs(store) == Counter(job["id"] for job in PLAN["jobs"])
+
+
+LIMITED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "max_queued": ("", "", {"max_queued": 3}),
+    "MaxJobCount": ("config", "MaxJobCount = 6\n", {}),
+    "account": ("accounts-assoc", "lab||3||\n", {}),
+    "qos": ("accounts-qos", "normal|3||\n", {"qos": "normal"}),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITED)
+def test_the_queue_is_filled_up_to_its_limit_and_topped_up(
+    limit: str, commands: Path, store: Store
+) -> None:
+    name, text, settings = LIMITED[limit]
+    if name:
+        (commands / name).write_text(text)
+    done: Counter[str] = Counter()
+    for _ in range(len(PLAN["jobs"])):
+        came = slurm.submit(store, "small", cluster(**settings))
+        lines = (commands / "queue").read_text().splitlines()
+        assert sum("PENDING" in line for line in lines) == min(3, came.jobs + came.waiting)
+        if not came.waiting:
+            break
+        assert limit in came.because
+        # All that is queued ends well.
+        (commands / "queue").write_text(
+            "".join(f"{line}\n" for line in lines).replace("PENDING", "COMPLETED")
+        )
+        latest = ledger.read(store, "small").latest
+        for job in PLAN["jobs"]:
+            if job["id"] in latest:
+                for stage in job["stages"]:
+                    store.finish(stage, {})
+    done = submitted_jobs(store)
+    assert done == Counter(job["id"] for job in PLAN["jobs"])
+
+
+def test_what_failed_may_be_left_alone(commands: Path, store: Store) -> None:
+    first = PLAN["jobs"][0]
+    store.set_state(first["stages"][0], "failed", error="out of memory")
+    slurm.submit(store, "small", cluster(), again=False)
+    below = {first["id"]}
+    for job in PLAN["jobs"]:
+        if below.intersection(job["after"]):
+            below.add(job["id"])
+    assert submitted_jobs(store) == Counter(j["id"] for j in PLAN["jobs"] if j["id"] not in below)
+    assert slurm.submit(store, "small", cluster()).jobs == len(below)
+
+
+def test_no_more_run_at_once_than_asked_over_all_arrays(commands: Path, store: Store) -> None:
+    (commands / "config").write_text("MaxArraySize = 3\n")
+    slurm.submit(store, "small", cluster(max_parallel=4))
+    at_once = [re.search("--array=.*%([0-9]+)", text) for text in scripts(commands)]
+    alone = sum(one is None for one in at_once)
+    assert sum(int(one[1]) for one in at_once if one) + alone <= max(4, len(at_once))
+
+
+def test_time_limits_follow_from_the_plan() -> None:
+    jobs = PLAN["jobs"]
+    flops = max(sum(PLAN["stages"][s]["flops"] for s in job["stages"]) for job in jobs)
+    slow = cluster(flops_per_second=flops / 3600, safety=2, least_minutes=5)
+    assert slurm_batch.minutes(PLAN, jobs, slow) == 130
+    assert slurm_batch.minutes(PLAN, jobs, cluster(minutes=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("said", "minutes"),
+    [("infinite", None), ("30:00", 30), ("2:30:00", 150), ("1-00:00:00", 1440), ("2-12", 3600)],
+)
+def test_time_limits_are_read_as_slurm_writes_them(said: str, minutes: int | None) -> None:
+    assert slurm_check.minutes(said) == minutes
+
+
+OFFERED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "partition": ({"partition": "gpux"}, "no partition `gpux`", "cpu (up), gpu (up)"),
+    "gpus": ({"gpus": 8}, "no node of partition `gpu` has so many GPUs", "4 h200 a node"),
+    "gpu_type": ({"gpu_type": "b200"}, "so many GPUs", "4 h200 a node"),
+    "minutes": ({"minutes": 2000}, "longer than the partition allows", "1440 minutes"),
+    "account": ({"account": "lob"}, "there is no account `lob`", "lab"),
+    "qos": ({"qos": "hi"}, "there is no qos `hi`", "high"),
+}
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_what_the_cluster_does_not_offer_is_refused_with_what_it_does(
+    name: str, commands: Path, store: Store
+) -> None:
+    (commands / "accounts-assoc").write_text("lab\n")
+    (commands / "accounts-qos").write_text("high\nnormal\n")
+    settings, problem, offer = OFFERED[name]
+    with pytest.raises(GrowpointError) as caught:
+        slurm_check.check(Slurm(**{"partition": "gpu", **settings}), store)
+    assert problem in caught.value.problem
+    assert any(offer in value for _, value in caught.value.evidence)
+    assert slurm_check.check(cluster(), store) == 1440
 
 
 def test_status_is_one_call(commands: Path, store: Store) -> None:
@@ -221,16 +373,10 @@ def test_cancel_cancels_what_is_alive(commands: Path, store: Store) -> None:
     assert lines[0].partition("|")[0] not in (commands / "cancelled").read_text().split()
 
 
-def test_an_unknown_partition_names_those_there_are(commands: Path, store: Store) -> None:
-    with pytest.raises(GrowpointError) as caught:
-        slurm_queue.check(Slurm(partition="gpux"), store)
-    assert dict(caught.value.evidence)["here"] == "cpu (up), gpu (up)"
-
-
 def test_a_machine_without_slurm_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(GrowpointError, match="no `sbatch`"):
-        slurm_queue.check(cluster(), store)
+        slurm_check.check(cluster(), store)
     assert slurm.queued_stages(store, "small") == frozenset()
 
 
@@ -247,12 +393,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "minutes": 60,
         "constraint": "ib",
         "exclude": "n7,n8",
+        "reservation": "mine",
+        "nice": 100,
+        "wckey": "growth",
         "max_parallel": 8,
         "signal_seconds": 90,
         "python": "apptainer exec --nv image.sif python",
         "setup": ["module load cuda"],
         "srun_args": ["--cpu-bind=cores"],
-        "additional": {"nice": 100, "reservation": "mine", "exclusive": True},
+        "additional": {"mail-type": "FAIL", "exclusive": True},
         "threads": 4,
         "save_seconds": 120,
     },
@@ -270,3 +419,43 @@ def test_the_scripts_are_as_reviewed(
     shown = [re.sub("gp-small-[0-9a-f]{8}", "gp-small-NONCE", text) for text in shown]
     # The first is an array or a single job without, the last one with something to wait for.
     golden(f"sbatch/{name}.sh", f"{shown[0]}\n{shown[-1]}")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the launch may catch it."""
+
+
+def alive_now(commands: Path) -> Counter[str]:
+    """Names of jobs that SLURM holds and nobody cancelled."""
+    cancelled = commands / "cancelled"
+    gone = set(cancelled.read_text().split()) if cancelled.exists() else set()
+    lines = [line.split("|") for line in (commands / "queue").read_text().splitlines()]
+    return Counter(line[0] for line in lines if line[0] not in gone)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("number", range(8))
+def test_killed_at_any_write_of_the_ledger_each_job_is_queued_once(
+    number: int, moment: str, commands: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, count = ledger.Ledger._append, [0]
+
+    def killed(book: ledger.Ledger, entry: dict[str, Any]) -> None:
+        count[0] += 1
+        if count[0] == number + 1 and moment == "before":
+            raise Killed
+        write(book, entry)
+        if count[0] == number + 1:
+            raise Killed
+
+    monkeypatch.setattr(ledger.Ledger, "_append", killed)
+    with pytest.raises(Killed):
+        slurm.submit(store, "small", cluster())
+    monkeypatch.setattr(ledger.Ledger, "_append", write)
+    # The claim of a process that was killed is given up; here the process lives on.
+    for path in store.plan_folder("small").glob("launch.*"):
+        path.unlink()
+    slurm.submit(store, "small", cluster())
+    latest = ledger.read(store, "small").latest
+    assert sorted(latest) == sorted(job["id"] for job in PLAN["jobs"])
+    assert alive_now(commands) == Counter(latest.values())

@@ -1,0 +1,66 @@
+"""A job's attempts: stopped and restarted jobs go on, until they come no further."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator import job, verbs
+from orchestrator.store import Store
+from orchestrator.verbs import Circumstance
+from sweeps.stages import Grow, Stage, Train
+from tests.unit.sweeps.conftest import plan_of
+
+PLAN = plan_of(points={"at": [0, 20480]}, growth=[{"kind": "depth"}])
+TRAIN = next(s for s in PLAN.stages if isinstance(s.do, Train) and s.after and not s.after.after)
+GROW = next(s for s in PLAN.stages if isinstance(s.do, Grow))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store in which everything before the two stages is done, and work is always stopped."""
+    monkeypatch.setattr(verbs, "run", lambda work, stage: None)
+    store = Store(tmp_path).open()
+    for stage in PLAN.stages:
+        store.ask(stage)
+    for stage in (TRAIN, GROW):
+        for before in list(stage.lineage)[:-1]:
+            store.finish(before.id, {})
+    return store
+
+
+def attempt(store: Store, stage: Stage, allocation: str) -> job.Outcome:
+    return job.run_stage(store, stage.id, {}, Circumstance(allocation=allocation))
+
+
+def save(store: Store, stage: Stage, tokens: int) -> None:
+    (store.run(stage.id) / "partial" / f"at-{tokens}").mkdir(parents=True)
+
+
+def test_a_job_that_comes_no_further_fails(store: Store) -> None:
+    endings = [attempt(store, TRAIN, "7_0").ending for _ in range(job.TRAIN_STALLS + 1)]
+    assert endings == ["stopped"] * len(endings)
+    last = attempt(store, TRAIN, "7_0")
+    assert last.ending == "failed"
+    assert "came no further" in last.error
+
+
+def test_a_job_that_saves_something_new_may_be_restarted_without_end(store: Store) -> None:
+    for number in range(1, 4 * job.TRAIN_STALLS):
+        assert attempt(store, TRAIN, "7_0").ending == "stopped"
+        save(store, TRAIN, number)
+
+
+def test_a_new_submission_starts_counting_anew(store: Store) -> None:
+    for _ in range(job.TRAIN_STALLS + 1):
+        attempt(store, TRAIN, "7_0")
+    assert attempt(store, TRAIN, "8").ending == "stopped"
+
+
+def test_launches_on_this_machine_are_not_counted(store: Store) -> None:
+    for _ in range(2 * job.TRAIN_STALLS):
+        assert attempt(store, TRAIN, "local").ending == "stopped"
+
+
+def test_what_cannot_save_is_given_more_chances(store: Store) -> None:
+    for _ in range(job.TRAIN_STALLS + 3):
+        assert attempt(store, GROW, "7_0").ending == "stopped"

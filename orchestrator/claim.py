@@ -68,9 +68,9 @@ def take(name: Path, note: str = "") -> Claim | None:
     name.parent.mkdir(parents=True, exist_ok=True)
     generations = _generations(name)
     newest = generations[-1] if generations else (-1, name)
-    if generations and not newest[1].name.endswith(".released"):
-        if not _dead(newest[1]) and not _earlier_run(newest[1], note):
-            return None
+    held = bool(generations) and not newest[1].name.endswith(".released")
+    if held and not _dead(newest[1]) and not _earlier_run(newest[1], note):
+        return None
     path = name.with_name(f"{name.name}.{newest[0] + 1}")
     # Content must be there from the first moment: written aside, then linked into place.
     aside = name.with_name(

@@ -14,8 +14,8 @@ def listed(arguments: Namespace) -> list[dict[str, Any]]:
     """The checkpoints of the series that a command names; none if it names none.
 
     Also puts the series' own name in the place of its file, and names the sweep, if the command
-    does not and one alone was launched over the series: raises GrowpointError otherwise. A series that cannot be listed has the checkpoints of its
-    sweep only, which is said.
+    does not and one alone was launched over the series: raises GrowpointError otherwise. A series
+    that cannot be listed has the checkpoints of its sweep only, which is said.
     """
     if arguments.series is None:
         return []

@@ -41,6 +41,9 @@ def test_the_readme_shows_every_command() -> None:
         "recommend",
         "report",
         "grow",
+        "inspect",
+        "series",
+        "next",
     }
 
 
@@ -63,7 +66,7 @@ def test_the_shown_error_is_the_real_one(growpoint: Run, tmp_path: Path) -> None
 TOUR = [
     line
     for line in commands(ROOT / "README.md")
-    if re.fullmatch(r"growpoint (status|fit|plot|recommend|report) demo( --.*)?", line)
+    if re.fullmatch(r"growpoint (status|fit|plot|recommend|next|report) demo( --.*)?", line)
 ]
 
 

@@ -14,6 +14,7 @@ from analysis import asking, evidence, figures, fits, page, proposal, style, tab
 from analysis import report as reporting
 from analysis.answer import Question
 from analysis.fits import Fits
+from analysis.groups import chosen
 from analysis.metrics import Metric
 from analysis.outcomes import Outcomes
 from analysis.recommendation import without_nan
@@ -40,14 +41,16 @@ def results(outcomes: Outcomes, *, as_json: bool = False, csv: Path | None = Non
     return 0
 
 
-def fit(outcomes: Outcomes, *, as_json: bool = False) -> int:
-    """Fit every law, print how they compare, and write fits.json to the folder of the outcomes.
+def fit(outcomes: Outcomes, *, as_json: bool = False, laws: Sequence[str] = ()) -> int:
+    """Fit every law, or those named, and print how they compare.
 
-    JSON: the content of fits.json.
+    Fits of every law are written to fits.json in the folder of the outcomes. JSON: its content.
     """
-    found = _fitted(outcomes)
+    chosen(laws)
+    found = _fitted(outcomes, laws=laws)
     path = outcomes.writable() / "fits.json"
-    fits.save(path, found)
+    if not laws:
+        fits.save(path, found)
     if as_json:
         return _json(fits.to_dict(found))
     seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
@@ -60,14 +63,14 @@ def fit(outcomes: Outcomes, *, as_json: bool = False) -> int:
             _table((header, rows))
     for line in [*tables.left_out(found), *tables.skipped(found)]:
         _say(f"  {line}")
-    _say(f"\nwrote {path}")
+    _say("\nfits.json is written without --law" if laws else f"\nwrote {path}")
     return 0
 
 
-def _fitted(outcomes: Outcomes, metrics: tuple[Metric, ...] = ()) -> Fits:
+def _fitted(outcomes: Outcomes, metrics: tuple[Metric, ...] = (), laws: Sequence[str] = ()) -> Fits:
     """Fits of the metrics that were measured, or of those given."""
     try:
-        return fits.fit_sweep(outcomes.frame, outcomes.planned, metrics or outcomes.metrics)
+        return fits.fit_sweep(outcomes.frame, outcomes.planned, metrics or outcomes.metrics, laws)
     except GrowpointError as error:
         raise GrowpointError(error.problem, error.evidence, outcomes.more()) from error
 

@@ -114,6 +114,9 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
         "--lines": {"type": whole, "default": 40, "help": "how many lines (40)"},
         "--follow": {"action": "store_true", "help": "go on as lines are written"},
     },
+    "fit": {
+        "--law": {"action": "append", "metavar": "NAME", "help": "only this law; repeatable"},
+    },
     "series": {
         "--fetch": {
             "action": "append",

@@ -59,3 +59,14 @@ def test_nothing_is_written(words: list[str], says: str, growpoint: Run, tmp_pat
     assert FORM.match(error), said
     assert says in error
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_a_law_is_fitted_alone_and_an_unknown_one_is_named(growpoint: Run, tmp_path: Path) -> None:
+    table = ["fit", "--results", "paper-3b6b"]
+    said = growpoint(*table, "--law", "sunk_loglinear", cwd=tmp_path).stdout
+    assert "sunk_loglinear" in said
+    assert "sunk_saturating" not in said
+    assert not list(tmp_path.rglob("fits.json"))
+    wrong = growpoint(*table, "--law", "sunk_log", cwd=tmp_path, code=2).stderr
+    assert "there is no law" in wrong
+    assert "--law sunk_loglinear" in wrong

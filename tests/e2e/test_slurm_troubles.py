@@ -11,6 +11,9 @@ from tests.e2e.test_kill import scores, weights
 from tests.e2e.test_slurm_launch import ASKED, until
 from tests.slurm.cluster import Cluster
 
+# What SLURM waits for (a node given up, a job held back) adds up on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 ONE = ["points.at=[65536]", "growth=[{kind: depth}]", "arms=[grow]", "budgets.at=[4e10]"]
 SAVING = "cluster.save_seconds=0.2"
 
@@ -27,6 +30,14 @@ def here(growpoint: Run, words: list[str], tmp_path_factory: pytest.TempPathFact
     store = tmp_path_factory.mktemp("here")
     growpoint("launch", "demo", *words, cwd=store)
     return store
+
+
+@pytest.fixture(autouse=True)
+def _nodes_in_service(slurm: Cluster) -> None:
+    """Put back nodes that SLURM drained because a killed job was slow to die there."""
+    for node in slurm.nodes:
+        if slurm.run("sinfo", "-h", "-n", node, "-p", "gpu", "-o", "%T").startswith("drain"):
+            slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 @pytest.fixture
@@ -162,7 +173,7 @@ def test_a_lost_node_costs_one_interval(
     # As an administrator would: else SLURM finds out by itself, half a minute later.
     slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     try:
-        until(store, lambda: complete(store), 300)
+        until(store, lambda: complete(store), 600)
     finally:
         slurm.control("restore-node", node)
     print(f"node {node} killed; the sweep ended {time.monotonic() - began:.0f} s later")

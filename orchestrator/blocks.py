@@ -114,17 +114,10 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Noisy:
-    """A copy with normal noise of `amount` times its tensor's standard deviation added.
-
-    Source: arXiv 2510.08008 (width growth). Added in single precision, rounded once.
-    """
+class Copy:
+    """What a block computed from another has in common with it: place, type and length."""
 
     of: "Block"
-    amount: float
-    spread: Spread
-    seed: int
-    key: str
 
     @property
     def size_bytes(self) -> int:
@@ -145,6 +138,19 @@ class Noisy:
     def stored(self) -> Stored:
         """The source's bytes."""
         return self.of.stored
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noisy(Copy):
+    """A copy with normal noise of `amount` times its tensor's standard deviation added.
+
+    Source: arXiv 2510.08008 (width growth). Added in single precision, rounded once.
+    """
+
+    amount: float
+    spread: Spread
+    seed: int
+    key: str
 
     def data(self) -> bytearray:
         """The noisy copy."""
@@ -157,31 +163,10 @@ class Noisy:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scaled:
+class Scaled(Copy):
     """A copy times `by`."""
 
-    of: "Block"
     by: float
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the block."""
-        return self.of.size_bytes
-
-    @property
-    def dtype(self) -> str:
-        """Type of the numbers."""
-        return self.of.dtype
-
-    @property
-    def name(self) -> str:
-        """The source tensor."""
-        return self.of.name
-
-    @property
-    def stored(self) -> Stored:
-        """The source's bytes."""
-        return self.of.stored
 
     def data(self) -> Data:
         """The scaled copy; zeros for `by` = 0, whatever the type of the numbers."""

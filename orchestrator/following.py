@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import threading
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -14,7 +15,7 @@ from orchestrator.checkpoint import READ_BYTES
 FLUSH_BYTES = 128 << 20
 
 
-class _Following:
+class _Following(ABC):
     """A thread that is told how far a file is written."""
 
     def __init__(self, descriptor: int) -> None:
@@ -65,8 +66,9 @@ class _Following:
         except OSError as error:
             self.failed = error
 
+    @abstractmethod
     def _follow(self) -> None:
-        raise NotImplementedError
+        """Go through the bytes as they come, until the file is whole."""
 
 
 class Hashing(_Following):

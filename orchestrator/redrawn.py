@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.blocks import Stored, bytearray_of, encode, normals
+from orchestrator.blocks import Copy, bytearray_of, encode, normals
 from sweeps import family as families
 from sweeps.errors import GrowpointError
 from sweeps.family import Shape
@@ -14,7 +14,6 @@ from sweeps.family import Shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from orchestrator.blocks import Block
 
 # Large blocks are drawn in pieces of this many numbers, each from a key of its own. It is part of
 # what a seed means: another size would draw other numbers.
@@ -58,36 +57,15 @@ def hidden_of(shape: Shape, known: Mapping[str, int], alternating: bool) -> Hidd
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class Drawn(Copy):
     """New weights in place of a copy: normal around zero, as a model class draws its own.
 
     Source: arXiv 2510.08008 (the baseline of random experts).
     """
 
-    of: "Block"
     deviation: float
     seed: int
     key: str
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the block."""
-        return self.of.size_bytes
-
-    @property
-    def dtype(self) -> str:
-        """Type of the numbers."""
-        return self.of.dtype
-
-    @property
-    def name(self) -> str:
-        """The tensor of the source in whose copy's place the new numbers are."""
-        return self.of.name
-
-    @property
-    def stored(self) -> Stored:
-        """The bytes that a copy would have."""
-        return self.of.stored
 
     def data(self) -> bytes:
         """The new numbers; nothing is read."""
@@ -100,7 +78,7 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Redrawn:
+class Redrawn(Copy):
     """A copy with a share of its hidden dimensions drawn anew; all other numbers keep their bits.
 
     `owner` names the expert and chooses the dimensions, the same in gate, up, and down; `key` names
@@ -109,32 +87,11 @@ class Redrawn:
     section 3 (diversity re-initialisation).
     """
 
-    of: "Block"
     hidden: Hidden
     share: float
     seed: int
     owner: str
     key: str
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the block."""
-        return self.of.size_bytes
-
-    @property
-    def dtype(self) -> str:
-        """Type of the numbers."""
-        return self.of.dtype
-
-    @property
-    def name(self) -> str:
-        """The source tensor."""
-        return self.of.name
-
-    @property
-    def stored(self) -> Stored:
-        """The source's bytes."""
-        return self.of.stored
 
     def data(self) -> bytearray:
         """The copy, in part redrawn. Raises GrowpointError if replaced values are not finite."""

@@ -55,47 +55,35 @@ def submit(
         )
     with held:
         book, lines = ledger.read(store, sweep), slurm_queue.queue()
+        plan = store.plan(sweep)
         batch.settle(book, lines)
         with contextlib.suppress(GrowpointError):
-            slurm_ends.record(store, store.plan(sweep), book, slurm_states.said(book))
+            slurm_ends.record(store, plan, book, slurm_states.said(book))
+        over = _over(store, plan)
         live = {job: i for job, i in book.latest.items() if slurm_queue.alive(lines.get(i))}
-        dead = _never(store, sweep, live, lines)
+        dead = _never(plan, over, live, lines)
         slurm_queue.cancel([live.pop(job) for job in dead])
         mine = sum(map(slurm_queue.alive, lines.values())) - len(dead)
-        return _fill(store, sweep, cluster, book, live, mine, longest_minutes, again)
-
-
-def _fill(
-    store: Store,
-    sweep: str,
-    cluster: Slurm,
-    book: Ledger,
-    live: dict[str, str],
-    mine: int,
-    longest_minutes: int | None,
-    again: bool,
-) -> Submitted:
-    limits = slurm_limits.read(cluster)
-    cluster = _avoiding(cluster, slurm_ends.bad_nodes(store, sweep))
-    plan = store.plan(sweep) if again else _without_failed(store, store.plan(sweep))
-    over = _over(store, plan)
-    before = len(_missing(plan, over, live))
-    room = limits.room(mine)
-    round = _Round(
-        store=store,
-        plan=plan,
-        cluster=cluster,
-        book=book,
-        live=live,
-        over=over,
-        limits=limits,
-        room=room,
-        parallel=max(1, cluster.max_parallel - _at_once(book, live)),
-        coming=min(room, before),
-        longest_minutes=longest_minutes,
-    )
-    new = _submit_missing(round)
-    return Submitted(len(new), _span(new), before - len(new), limits.because)
+        limits = slurm_limits.read(cluster)
+        if not again:
+            plan = _without_failed(store, plan)
+        room, missing = limits.room(mine), len(_missing(plan, over, live))
+        new = _submit_missing(
+            _Round(
+                store=store,
+                plan=plan,
+                cluster=_avoiding(cluster, slurm_ends.bad_nodes(store, sweep)),
+                book=book,
+                live=live,
+                over=over,
+                limits=limits,
+                room=room,
+                parallel=max(1, cluster.max_parallel - _at_once(book, live)),
+                coming=min(room, missing),
+                longest_minutes=longest_minutes,
+            )
+        )
+        return Submitted(len(new), _span(new), missing - len(new), limits.because)
 
 
 def _avoiding(cluster: Slurm, nodes: Sequence[str]) -> Slurm:
@@ -130,11 +118,13 @@ def _at_once(book: Ledger, live: Mapping[str, str]) -> int:
 
 
 def _never(
-    store: Store, sweep: str, live: Mapping[str, str], lines: Mapping[str, Queued]
+    plan: Mapping[str, Any],
+    over: frozenset[str],
+    live: Mapping[str, str],
+    lines: Mapping[str, Queued],
 ) -> list[str]:
     """Pending jobs that wait for one that is neither done nor alive: SLURM keeps them for ever."""
-    plan = store.plan(sweep)
-    over, lost = _over(store, plan), set[str]()
+    lost = set[str]()
     for job in plan["jobs"]:
         line = lines.get(live.get(job["id"], ""))
         if line is None or line.state != "PENDING":

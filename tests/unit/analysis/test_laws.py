@@ -1,7 +1,6 @@
 """Laws: each is recovered from data drawn from it, and none depends on the measure of compute."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -25,22 +24,9 @@ from analysis.laws import (
 from analysis.metrics import METRICS
 from analysis.resample import Resampling
 from analysis.sample import Which
+from benchmarks.recovery import TRUE
 
-# In fitting units; every law's own values must be recovered from the sweep below.
-TRUE: Mapping[str, tuple[float, ...]] = {
-    "sunk_loglinear": (2.6, 0.25, 0.03),
-    "sunk_saturating": (2.0, 0.7, 0.05, 0.7),
-    "average_params": (0.9, 0.6, 1.9, 0.03, 0.6, 0.5),
-    "upcycling": (1.4, 2.2, 0.05, 0.03, 0.25, 0.4),
-    "upcycling_interaction": (1.4, 2.2, 0.05, 0.03, 0.25, 0.4, 0.05),
-    "loss_matching": (1.5, 0.4, 0.2, 0.5, 0.6, 0.15),
-    "effective_compute": (1.6, 1.9, 0.05, 0.5, 0.9, 0.6),
-    "loglinear_interaction": (3.4, 0.35, 0.5, 0.09, 0.03, 0.03),
-    "total_loglinear": (3.3, 0.5, 0.03),
-    "total_saturating": (1.7, 1.6, 0.05, 0.6),
-    "chinchilla": (1.2, 0.8, 0.25, 0.5, 0.35),
-}
-# and of the links: shortfall at chance, steepness, and the loss in the middle
+# Of the links: shortfall at chance, steepness, and the loss in the middle
 LINK = (0.9, 1.1, 2.6)
 NOISE = 0.002
 TWO_SEEDS = 2

@@ -202,11 +202,11 @@ def _sums(pairs: Iterable[tuple[Part, Sequence[Slice]]]) -> dict[Part, Sums]:
                 [("tensor", strange.name), ("dtype", strange.dtype)],
                 "compare checkpoints in bf16 or single precision",
             )
-        found[part].add(_products(of))
+        found[part].add(products(of))
     return dict(found)
 
 
-def _products(of: Sequence[Slice]) -> Sums:
+def products(of: Sequence[Slice]) -> Sums:
     """Of two slices, or of the differences of two pairs (before, after, before, after)."""
     total = Sums(numbers=of[0].numbers)
     for start in range(0, total.numbers, PIECE):

@@ -97,7 +97,7 @@ def _grow(work: Work, stage: Stage, do: Grow) -> dict[str, Any]:
 
 
 def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
-    from orchestrator import train
+    from orchestrator import health, train
 
     run, corpus = work.store.run(stage.id), _corpus(work, do.corpus)
     if corpus is None:
@@ -119,7 +119,9 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
             threads=work.circumstance.threads,
             device=train.device(),
         )
-    return came.to_dict() if came.finished else None
+    if not came.finished:
+        return None
+    return {**came.to_dict(), **health.after(work.store, stage)}
 
 
 def _plan_folder(work: Work) -> Path:

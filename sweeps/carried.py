@@ -14,7 +14,7 @@ def state_after(asked: OptimizerState, start: Stage) -> OptimizerState:
     """
     if asked == "fresh":
         return asked
-    before = _ungrown(start)
+    before = ungrown(start)
     if isinstance(before.do, Init):
         return _untrained(before.do)
     if isinstance(before.do, Train) and before.do.ends:
@@ -45,7 +45,7 @@ def source(stage: Stage) -> Stage | None:
         return None
     if stage.after is None:
         raise ValueError(f"a lineage cannot begin with {stage.do.kind}")
-    before = _ungrown(stage.after)
+    before = ungrown(stage.after)
     if not isinstance(before.do, Train) or before.do.ends:
         raise ValueError(f"{before.id} leaves no optimizer state")
     return before
@@ -69,7 +69,7 @@ def updates_before(stage: Stage) -> int:
     return updates_before(before) + before.do.tokens // before.do.recipe.batch_tokens
 
 
-def _ungrown(stage: Stage) -> Stage:
+def ungrown(stage: Stage) -> Stage:
     """The last stage that is not a growth."""
     while isinstance(stage.do, Grow) and stage.after:
         stage = stage.after

@@ -16,7 +16,7 @@ from orchestrator import models
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
-from orchestrator.tokens import Stream
+from orchestrator.tokens import Stream, cut
 from sweeps.errors import GrowpointError
 from sweeps.stages import Train
 
@@ -65,7 +65,7 @@ class Loop:
     @property
     def steps(self) -> int:
         """Updates so far."""
-        return self.position.tokens // self.recipe.batch_tokens
+        return self.recipe.batches.updates(self.position.tokens)
 
     @property
     def ended(self) -> bool:
@@ -80,7 +80,8 @@ class Loop:
     def step(self) -> None:
         """One batch: forward, backward, clip, update."""
         tokens = self.position.tokens
-        rows = torch.from_numpy(self._stream.batch(tokens, self.recipe.batch_sequences))
+        batch = self.recipe.batches.at(tokens)
+        rows = torch.from_numpy(cut(self._stream.batch(tokens, batch.sequences), batch.row_tokens))
         loss, router = self._backward(rows.to(self._device, non_blocking=True))
         norm = self.optimizer.clip()
         lr = self.recipe.lr_at(tokens, self._end)
@@ -88,11 +89,11 @@ class Loop:
         if norm.device.type == "cpu":
             self.settle()
         self.optimizer.step(lr)
-        self.position = replace(self.position, tokens=tokens + self.recipe.batch_tokens)
+        self.position = replace(self.position, tokens=tokens + batch.tokens)
 
     def _backward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of one batch of [B, T + 1] tokens; its mean loss, and the router's."""
-        size = max(1, MICRO_BATCH_TOKENS // self.recipe.sequence_tokens)
+        size = max(1, MICRO_BATCH_TOKENS // (rows.shape[1] - 1))
         losses, routers = [], []
         for part in rows.split(size):
             share = len(part) / len(rows)

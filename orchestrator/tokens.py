@@ -106,6 +106,18 @@ class Tape:
         return rows
 
 
+def cut(rows: Ids, length: int) -> Ids:
+    """[S, T + 1] tokens as [S·T/length, length + 1]: the same labels, in more and shorter rows.
+
+    T must be a multiple of `length`. A row begins with the last label of the one before it.
+    """
+    if length == rows.shape[1] - 1:
+        return rows
+    inputs = rows[:, :-1].reshape(-1, length)
+    last = rows[:, length::length].reshape(-1, 1)
+    return np.concatenate([inputs, last], axis=1)
+
+
 def load(folder: Path) -> dict[str, Any]:
     """corpus.json of a prepared corpus. Raises GrowpointError if it is missing or newer."""
     try:

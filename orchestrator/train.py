@@ -81,7 +81,7 @@ def train(
     torch.set_num_threads(threads)
     require(stream_folder, do.corpus)
     stream = Stream(stream_folder, do.recipe.sequence_tokens, do.seed, do.stream)
-    stream.require_batch(do.recipe.batch_sequences)
+    stream.require_batch(do.recipe.batches.largest(do.tokens))
     repeated = stream.overlap(trunk_tokens, do.tokens)
     phase.tidy(partial, target)
     done = phase.finished(do, target)
@@ -106,12 +106,13 @@ def train(
 
 
 def _require_whole_batches(do: Train) -> None:
-    each = do.recipe.batch_tokens
-    if do.tokens % each:
+    batches = do.recipe.batches
+    whole = batches.nearest(do.tokens)
+    if do.tokens != whole:
         raise GrowpointError(
             "a phase of training is not a whole number of batches",
-            [("tokens", do.tokens), ("batch", f"{each} tokens")],
-            f"ask for {max(1, round(do.tokens / each)) * each} tokens",
+            [("tokens", do.tokens), ("batch", f"{batches.at(do.tokens).tokens} tokens")],
+            f"ask for {whole or batches.at(0).tokens} tokens",
         )
 
 

@@ -19,7 +19,7 @@ from orchestrator.experts import NAME, sorted_experts
 from orchestrator.grow import grow
 from orchestrator.loop import Diverged
 from orchestrator.optimizer import Optimizer
-from orchestrator.tokens import Stream
+from orchestrator.tokens import Stream, cut
 from orchestrator.train import Outcome, train
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
@@ -27,6 +27,7 @@ from sweeps.growth import Depth, Width
 from sweeps.model import Model
 from sweeps.recipe import Constant, Cosine, Recipe, Schedule, Wsd
 from sweeps.stages import Train
+from sweeps.steps import BatchStep, SequenceStep
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import FAMILIES, saved, tiny
 
@@ -426,6 +427,62 @@ def test_biases_in_rows_do_not_decay(family: str, tmp_path: Path) -> None:
     assert rows
     assert not any(id(weight) in decayed for weight in rows)
     assert id(state._named["model.embed_tokens.weight"]) in decayed
+
+
+# --- batches that change -------------------------------------------------------------------------
+
+STEPS: dict[str, Any] = {
+    "batch_steps": (
+        BatchStep(until_tokens=60, sequences=1),
+        BatchStep(until_tokens=150, sequences=2),
+    ),
+    "sequence_steps": (SequenceStep(until_tokens=100, sequence_tokens=8),),
+}
+
+
+def test_any_cut_of_a_phase_with_steps_gives_the_same_bits(place: Place) -> None:
+    """4 batches of 16 tokens reach 64, 3 of 32 reach 160, then batches of 64 as without steps."""
+    do = Train(tokens=160 + 6 * BATCH, recipe=RECIPE.model_copy(update=STEPS), corpus=place.corpus)
+    place.train(do, "whole")
+    assert [line["tokens"] for line in place.lines("whole")][:8] == [
+        16, 32, 48, 64, 96, 128, 160, 224,
+    ]  # fmt: skip
+    for steps in (3, 2, 1, 4):
+        place.train(do, "cut", stop=after(steps))
+    place.train(do, "cut")
+    short = do.model_copy(update={"tokens": 128})
+    place.train(short, "short")
+    came = place.train(do, "on", resume=[place.folder / "short"])
+    assert came.resumed_tokens == 128
+    for name in ("cut", "on"):
+        assert place.weights(name) == place.weights("whole")
+        assert place.moments(name) == place.moments("whole")
+    assert place.lines("cut") == place.lines("whole")
+
+
+def test_steps_that_change_nothing_give_the_same_bits(place: Place) -> None:
+    """The same batches said otherwise, so the order of the data is the same with any steps."""
+    place.train(place.do(5), "plain")
+    same = (BatchStep(until_tokens=100, sequences=4),)
+    place.train(place.do(5, batch_steps=same), "stepped")
+    assert place.weights("plain") == place.weights("stepped")
+
+
+def test_shorter_rows_are_the_same_labels(place: Place) -> None:
+    whole = Stream(place.tokens, 16, 0).batch(0, 3)
+    rows = cut(whole, 4)
+    assert rows.shape == (12, 5)
+    assert rows[:, 1:].reshape(3, 16).tolist() == whole[:, 1:].tolist()
+    assert rows[:, :-1].reshape(3, 16).tolist() == whole[:, :-1].tolist()
+    assert cut(whole, 16) is whole
+
+
+def test_a_phase_of_broken_steps_is_refused(place: Place) -> None:
+    do = Train(tokens=144, recipe=RECIPE.model_copy(update=STEPS), corpus=place.corpus)
+    with pytest.raises(GrowpointError, match="whole number of batches") as error:
+        place.train(do, "run")
+    assert dict(error.value.evidence)["batch"] == "32 tokens"
+    assert error.value.help in {"ask for 128 tokens", "ask for 160 tokens"}
 
 
 # --- mistakes ------------------------------------------------------------------------------------

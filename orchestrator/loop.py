@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from orchestrator import models
+from orchestrator import models, packing
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
@@ -50,6 +50,9 @@ class Loop:
         self._end = do.tokens if do.ends else math.inf
         self._stream, self._device, self._first = stream, device, start
         model = models.load(folder, device)
+        self._document_end = stream.end_of_document if do.recipe.document_masks else None
+        if self._document_end is not None:
+            packing.require_apart(model)
         model.train()
         self.optimizer = Optimizer(model, do.recipe)
         if start.folder:
@@ -107,8 +110,11 @@ class Loop:
         return torch.stack(losses).sum(), torch.stack(routers).sum() if routers else None
 
     def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        extra = {"output_router_logits": True} if self._routed else {}
-        came = self.optimizer.compute(input_ids=rows[:, :-1], use_cache=False, **extra)
+        inputs = rows[:, :-1]
+        extra: dict[str, Any] = {"output_router_logits": True} if self._routed else {}
+        if self._document_end is not None:
+            extra["position_ids"] = packing.positions(inputs, self._document_end)
+        came = self.optimizer.compute(input_ids=inputs, use_cache=False, **extra)
         loss = cross_entropy(came.logits.flatten(0, 1).float(), rows[:, 1:].flatten())
         router = getattr(came, "aux_loss", None)
         return loss, router if isinstance(router, Tensor) else None

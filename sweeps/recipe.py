@@ -79,7 +79,8 @@ Schedule = Annotated[Constant | Wsd | Cosine, Field(discriminator="kind")]
 class Recipe(Description):
     """How a phase of training moves the weights: AdamW over batches of equal sequences.
 
-    `batch_steps` and `sequence_steps` begin a phase with other batches (docs/training.md).
+    `batch_steps` and `sequence_steps` begin a phase with other batches; with `document_masks`
+    no token attends across the end of a document (docs/training.md).
     """
 
     lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)] = 3e-4
@@ -89,6 +90,7 @@ class Recipe(Description):
     sequence_tokens: Annotated[int, Field(ge=2)] = 128
     batch_steps: BatchSteps = ()
     sequence_steps: SequenceSteps = ()
+    document_masks: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95

@@ -80,7 +80,7 @@ def test_what_tokens_cost_buys_them(recipe: Recipe, one: int, other: int) -> Non
     model = sweep_of().model
     short, long = sorted((one * LONGEST, other * LONGEST))
     for unit in ("tokens", "flops", "steps"):
-        each = cost.of_one_token(unit, model)  # type: ignore[arg-type]
+        each = cost.of_one_token(unit, model)
         price = recipe.batches.price(long, each)
         assert recipe.batches.affordable(price, each) == pytest.approx(long)
         assert recipe.batches.price(short, each) <= price
@@ -92,7 +92,7 @@ def test_what_tokens_cost_buys_them(recipe: Recipe, one: int, other: int) -> Non
 
 def test_short_rows_cost_less_attention() -> None:
     model = sweep_of().model
-    recipe = Recipe(sequence_steps=({"until_tokens": 4096, "sequence_tokens": 32},))  # type: ignore[arg-type]
+    recipe = Recipe(sequence_steps=(SequenceStep(until_tokens=4096, sequence_tokens=32),))
     short, long = (cost.train_flops_per_token(model, length) for length in (32, 128))
     price = recipe.batches.price(6144, cost.of_one_token("flops", model))
     assert price == pytest.approx(4096 * short + 2048 * long)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from orchestrator import models, packing
+from orchestrator.memory import MICRO_BATCH_TOKENS
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
@@ -21,10 +22,6 @@ from sweeps.errors import GrowpointError
 from sweeps.stages import Train
 
 Log = Callable[[dict[str, Any]], None]
-
-# Of one forward and backward pass; longer batches are summed up from several. More tokens keep a
-# GPU busier, but logits of a 50k vocabulary take 200 kB a token.
-MICRO_BATCH_TOKENS = 16384
 
 
 class Diverged(GrowpointError):  # noqa: N818 - it says what happened
@@ -42,8 +39,10 @@ class Loop:
         stream: Stream,
         device: str,
         carried: Carried | None = None,
+        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
     ) -> None:
         self.recipe = do.recipe
+        self._at_once = micro_batch_tokens
         self.position = start
         self.says: list[Log] = []
         self._all = do.tokens
@@ -96,7 +95,7 @@ class Loop:
 
     def _backward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of one batch of [B, T + 1] tokens; its mean loss, and the router's."""
-        size = max(1, MICRO_BATCH_TOKENS // (rows.shape[1] - 1))
+        size = max(1, self._at_once // (rows.shape[1] - 1))
         losses, routers = [], []
         for part in rows.split(size):
             share = len(part) / len(rows)

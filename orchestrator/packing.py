@@ -27,7 +27,7 @@ def positions(inputs: Tensor, end: int) -> Tensor:
     return index - begins.cummax(dim=1).values
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def require_apart(network: PreTrainedModel) -> None:
     """Raise GrowpointError if a document changes the logits of the one behind it in a row.
 

@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from orchestrator import checkpoint, loop, models, phase
+from orchestrator import checkpoint, models, phase
 from orchestrator.experts import NAME, sorted_experts
 from orchestrator.grow import grow
-from orchestrator.loop import Diverged
+from orchestrator.loop import Diverged, Loop
 from orchestrator.optimizer import Optimizer
 from orchestrator.tokens import Stream, cut
-from orchestrator.train import Outcome, train
+from orchestrator.train import Outcome, device, train
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth, Width
@@ -371,10 +371,9 @@ def test_a_line_covers_steps_before_and_after_a_stop(place: Place) -> None:
     assert place.weights("old") == place.weights("whole")
 
 
-def test_long_batches_are_summed_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_batches_are_summed_up(place: Place) -> None:
     place.train(place.do(3, router_loss=0.0), "whole")
-    monkeypatch.setattr(loop, "MICRO_BATCH_TOKENS", 16)
-    place.train(place.do(3, router_loss=0.0), "parts")
+    place.train(place.do(3, router_loss=0.0), "parts", micro_batch_tokens=16)
     assert place.lines("parts")[-1]["loss"] == pytest.approx(
         place.lines("whole")[-1]["loss"], rel=1e-4
     )
@@ -526,6 +525,72 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert not list(place.folder.glob(".run.*"))
     assert place.train(do, "run").resumed_tokens == 3 * BATCH
     assert place.weights("run") == place.weights("whole")
+
+
+SHORT = (
+    torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has little left."
+    ),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"
+    ),
+    MemoryError(),
+)
+
+
+@pytest.mark.parametrize("short", SHORT, ids=["gpu", "cpu", "python"])
+def test_a_pass_beyond_memory_says_what_to_lower(
+    short: Exception, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = Loop._losses, iter(range(10**6))
+
+    def losses(self: Loop, rows: torch.Tensor) -> Any:
+        if next(left) == 3:
+            raise short
+        return real(self, rows)
+
+    monkeypatch.setattr(Loop, "_losses", losses)
+    do = place.do(6)
+    place.train(do, "run", stop=after(2))
+    with pytest.raises(GrowpointError, match="a pass of training does not fit") as error:
+        place.train(do, "run")
+    assert error.value.help == "cluster.micro_batch_tokens=32, and launch again"
+    assert dict(error.value.evidence)["at once"] == "64 tokens in rows of up to 16"
+    assert "GPU 0" not in dict(error.value.evidence)["says"]
+    # What was saved stays, and is gone on from.
+    assert place.train(do, "run", micro_batch_tokens=32).resumed_tokens == 2 * BATCH
+
+
+def test_memory_that_one_sequence_exceeds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses(*_: Any) -> Any:
+        raise SHORT[0]
+
+    monkeypatch.setattr(Loop, "_losses", losses)
+    with pytest.raises(GrowpointError, match="a pass of training") as error:
+        place.train(place.do(2), "run", micro_batch_tokens=20)
+    assert "one sequence alone is too much" in error.value.help
+    monkeypatch.setattr(models, "load", losses)
+    with pytest.raises(GrowpointError, match="the network and its optimizer's state do not fit"):
+        place.train(place.do(2), "run")
+
+
+def test_other_errors_stay_what_they_are(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses(*_: Any) -> Any:
+        raise RuntimeError("shapes do not agree")
+
+    monkeypatch.setattr(Loop, "_losses", losses)
+    with pytest.raises(RuntimeError, match="shapes do not agree"):
+        place.train(place.do(2), "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine can use its GPU")
+def test_a_gpu_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for none in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert device() == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(GrowpointError, match="was given a GPU, and PyTorch cannot use it"):
+        device()
 
 
 def test_broken_batches_are_refused(place: Place) -> None:

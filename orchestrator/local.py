@@ -15,7 +15,9 @@ from typing import Any
 from orchestrator import claim
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, read_json
+from orchestrator.verbs import MICRO_BATCH_VARIABLE
 from sweeps.cluster import Local
+from sweeps.errors import GrowpointError
 
 # A job whose worker dies (out of memory, killed) is tried once more; a second death fails it.
 ATTEMPTS = 2
@@ -149,6 +151,12 @@ def _urgent_first(plan: Mapping[str, Any]) -> list[str]:
 def slots(cluster: Local) -> list[str | None]:
     """One entry for each worker: the GPU it may see, or None without GPUs."""
     visible = visible_gpus()
+    if len(visible) < (cluster.gpus or 0):
+        raise GrowpointError(
+            "this machine has fewer GPUs than are asked for",
+            [("cluster.gpus", cluster.gpus), ("visible", ", ".join(visible) or "none")],
+            f"cluster.gpus={len(visible)}",
+        )
     gpus = visible if cluster.gpus is None else visible[: cluster.gpus]
     count = cluster.workers or len(gpus) or max(1, len(os.sched_getaffinity(0)) // cluster.threads)
     return [gpus[index % len(gpus)] if gpus else None for index in range(count)]
@@ -197,6 +205,8 @@ class Pool:
     def _environment(self, gpu: str | None) -> dict[str, str]:
         threads = str(self.cluster.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+        if self.cluster.micro_batch_tokens:
+            environment[MICRO_BATCH_VARIABLE] = str(self.cluster.micro_batch_tokens)
         # Without a GPU of its own a worker must see none: all would pile up on the first one.
         return {**environment, "CUDA_VISIBLE_DEVICES": gpu or ""}
 

@@ -12,19 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from orchestrator import models
+from orchestrator import models, packing
+from orchestrator.memory import MICRO_BATCH_TOKENS
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
-from orchestrator.tokens import Stream
+from orchestrator.tokens import Stream, cut
 from sweeps.errors import GrowpointError
 from sweeps.stages import Train
 
 Log = Callable[[dict[str, Any]], None]
-
-# Of one forward and backward pass; longer batches are summed up from several. More tokens keep a
-# GPU busier, but logits of a 50k vocabulary take 200 kB a token.
-MICRO_BATCH_TOKENS = 16384
 
 
 class Diverged(GrowpointError):  # noqa: N818 - it says what happened
@@ -42,14 +39,19 @@ class Loop:
         stream: Stream,
         device: str,
         carried: Carried | None = None,
+        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
     ) -> None:
         self.recipe = do.recipe
+        self._at_once = micro_batch_tokens
         self.position = start
         self.says: list[Log] = []
         self._all = do.tokens
         self._end = do.tokens if do.ends else math.inf
         self._stream, self._device, self._first = stream, device, start
         model = models.load(folder, device)
+        self._document_end = stream.end_of_document if do.recipe.document_masks else None
+        if self._document_end is not None:
+            packing.require_apart(model)
         model.train()
         self.optimizer = Optimizer(model, do.recipe)
         if start.folder:
@@ -65,7 +67,7 @@ class Loop:
     @property
     def steps(self) -> int:
         """Updates so far."""
-        return self.position.tokens // self.recipe.batch_tokens
+        return self.recipe.batches.updates(self.position.tokens)
 
     @property
     def ended(self) -> bool:
@@ -80,7 +82,8 @@ class Loop:
     def step(self) -> None:
         """One batch: forward, backward, clip, update."""
         tokens = self.position.tokens
-        rows = torch.from_numpy(self._stream.batch(tokens, self.recipe.batch_sequences))
+        batch = self.recipe.batches.at(tokens)
+        rows = torch.from_numpy(cut(self._stream.batch(tokens, batch.sequences), batch.row_tokens))
         loss, router = self._backward(rows.to(self._device, non_blocking=True))
         norm = self.optimizer.clip()
         lr = self.recipe.lr_at(tokens, self._end)
@@ -88,11 +91,11 @@ class Loop:
         if norm.device.type == "cpu":
             self.settle()
         self.optimizer.step(lr)
-        self.position = replace(self.position, tokens=tokens + self.recipe.batch_tokens)
+        self.position = replace(self.position, tokens=tokens + batch.tokens)
 
     def _backward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of one batch of [B, T + 1] tokens; its mean loss, and the router's."""
-        size = max(1, MICRO_BATCH_TOKENS // self.recipe.sequence_tokens)
+        size = max(1, self._at_once // (rows.shape[1] - 1))
         losses, routers = [], []
         for part in rows.split(size):
             share = len(part) / len(rows)
@@ -106,8 +109,11 @@ class Loop:
         return torch.stack(losses).sum(), torch.stack(routers).sum() if routers else None
 
     def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        extra = {"output_router_logits": True} if self._routed else {}
-        came = self.optimizer.compute(input_ids=rows[:, :-1], use_cache=False, **extra)
+        inputs = rows[:, :-1]
+        extra: dict[str, Any] = {"output_router_logits": True} if self._routed else {}
+        if self._document_end is not None:
+            extra["position_ids"] = packing.positions(inputs, self._document_end)
+        came = self.optimizer.compute(input_ids=inputs, use_cache=False, **extra)
         loss = cross_entropy(came.logits.flatten(0, 1).float(), rows[:, 1:].flatten())
         router = getattr(came, "aux_loss", None)
         return loss, router if isinstance(router, Tensor) else None

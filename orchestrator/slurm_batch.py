@@ -17,6 +17,7 @@ from orchestrator.ledger import Batch, Ledger
 from orchestrator.slurm_job import run
 from orchestrator.slurm_queue import Queued
 from orchestrator.store import Store
+from orchestrator.verbs import MICRO_BATCH_VARIABLE
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
 
@@ -196,4 +197,9 @@ def _environment(cluster: Slurm) -> list[str]:
         f"export GROWPOINT_SAVE_SECONDS={cluster.save_seconds:g}",
         f"export OMP_NUM_THREADS={cluster.threads}",
         "export TOKENIZERS_PARALLELISM=false",
+        *(
+            [f"export {MICRO_BATCH_VARIABLE}={cluster.micro_batch_tokens}"]
+            if cluster.micro_batch_tokens
+            else []
+        ),
     ]

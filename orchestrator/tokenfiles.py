@@ -28,7 +28,7 @@ def described(data: Tokens) -> dict[str, Any]:
         )
     return {
         "vocabulary": data.vocabulary,
-        "end_of_document": None,
+        "end_of_document": data.end_of_document,
         "train": {"tokens": sum(part["tokens"] for part in train), "parts": train},
         "heldout": {
             "tokens": sum(part["tokens"] for part in heldout),

@@ -106,6 +106,18 @@ class Tape:
         return rows
 
 
+def cut(rows: Ids, length: int) -> Ids:
+    """[S, T + 1] tokens as [S·T/length, length + 1]: the same labels, in more and shorter rows.
+
+    T must be a multiple of `length`. A row begins with the last label of the one before it.
+    """
+    if length == rows.shape[1] - 1:
+        return rows
+    inputs = rows[:, :-1].reshape(-1, length)
+    last = rows[:, length::length].reshape(-1, 1)
+    return np.concatenate([inputs, last], axis=1)
+
+
 def load(folder: Path) -> dict[str, Any]:
     """corpus.json of a prepared corpus. Raises GrowpointError if it is missing or newer."""
     try:
@@ -183,6 +195,7 @@ class Stream:
         self.sequence_tokens = sequence_tokens
         self.sequences = self._tape.sequences
         self._order = Permutation(max(1, self.sequences), seed)
+        self._folder = folder
         self._known = -1, np.empty(0, dtype=np.int64)
         self.require_batch(1)
 
@@ -190,6 +203,18 @@ class Stream:
     def tokens(self) -> int:
         """Tokens of one epoch."""
         return self.sequences * self.sequence_tokens
+
+    @property
+    def end_of_document(self) -> int:
+        """The token that ends a document. Raises GrowpointError if the corpus has none."""
+        end = load(self._folder)["end_of_document"]
+        if end is None:
+            raise GrowpointError(
+                "the corpus does not say which token ends a document",
+                [("folder", self._folder)],
+                "data.end_of_document=ID, or recipe.document_masks=false",
+            )
+        return int(end)
 
     def batch(self, position_tokens: int, sequences: int) -> Ids:
         """[sequences, sequence_tokens + 1] tokens from `position_tokens`, whole sequences on."""

@@ -1,6 +1,7 @@
 """Train a checkpoint for one phase: AdamW, a schedule, so many tokens by position."""
 
 import contextlib
+import os
 import resource
 import shutil
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from orchestrator import phase
+from orchestrator import memory, phase
 from orchestrator.loop import Log, Loop
 from orchestrator.moments import Carried
 from orchestrator.phase import Metrics, Position
@@ -43,8 +44,24 @@ class Outcome:
 
 
 def device() -> str:
-    """Where this process trains: its GPU if it has one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Where this process trains: its GPU if it has one.
+
+    Raises GrowpointError if it was given one that PyTorch cannot use: on a CPU, work that was
+    priced for a GPU would run for days before anybody noticed.
+    """
+    if torch.cuda.is_available():
+        return "cuda"
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if given.strip() not in {"", "-1", "NoDevFiles"}:
+        raise GrowpointError(
+            "this process was given a GPU, and PyTorch cannot use it",
+            [
+                ("CUDA_VISIBLE_DEVICES", given),
+                ("torch", f"{torch.__version__}, built for CUDA {torch.version.cuda or '-'}"),
+            ],
+            "install a PyTorch that fits the driver that nvidia-smi names, or cluster.gpus=0",
+        )
+    return "cpu"
 
 
 def train(
@@ -64,6 +81,7 @@ def train(
     log_every_steps: int = 10,
     threads: int = 1,
     device: str = "cpu",
+    micro_batch_tokens: int | None = None,
 ) -> Outcome:
     """Train `source` by the phase `do` and publish the result as `target`.
 
@@ -73,7 +91,8 @@ def train(
     Diverged for a loss that is not finite (the last partial checkpoint stays), and GrowpointError
     for a budget of broken batches or a corpus shorter than one. `trunk_tokens` is what the lineage
     read before this phase, and enters `repeated_share` of the outcome alone. A phase whose
-    `optimizer_state` is carried begins with `carried`, unless it is resumed.
+    `optimizer_state` is carried begins with `carried`, unless it is resumed. Longer batches than
+    `micro_batch_tokens` pass in parts; what does not fit into memory says what to lower.
     """
     if (do.optimizer_state == "carried") != (carried is not None):
         raise ValueError(f"a {do.optimizer_state} optimizer state and {carried} do not agree")
@@ -81,7 +100,7 @@ def train(
     torch.set_num_threads(threads)
     require(stream_folder, do.corpus)
     stream = Stream(stream_folder, do.recipe.sequence_tokens, do.seed, do.stream)
-    stream.require_batch(do.recipe.batch_sequences)
+    stream.require_batch(do.recipe.batches.largest(do.tokens))
     repeated = stream.overlap(trunk_tokens, do.tokens)
     phase.tidy(partial, target)
     done = phase.finished(do, target)
@@ -89,7 +108,9 @@ def train(
         return _outcome(True, done, done, None, repeated)
     start = phase.furthest(do, (*resume, partial))
     with contextlib.closing(Metrics(metrics, start.tokens)) as lines:
-        loop = Loop(do, start.folder or source, start, stream, device, carried)
+        at_once = micro_batch_tokens or memory.MICRO_BATCH_TOKENS
+        with memory.holding_the_state():
+            loop = Loop(do, start.folder or source, start, stream, device, carried, at_once)
         loop.says = [lines, log] if log else [lines]
 
         def save() -> None:
@@ -97,7 +118,8 @@ def train(
             lines.sync()
             phase.write_partial(do, loop.optimizer, loop.position, partial, stream_folder)
 
-        ended = _run(loop, stop, save, save_seconds, log_every_steps)
+        with memory.holding_a_pass(do.recipe, at_once):
+            ended = _run(loop, stop, save, save_seconds, log_every_steps)
         if ended:
             lines.sync()
             phase.write(do, loop.optimizer, loop.position, target, stream_folder)
@@ -106,12 +128,13 @@ def train(
 
 
 def _require_whole_batches(do: Train) -> None:
-    each = do.recipe.batch_tokens
-    if do.tokens % each:
+    batches = do.recipe.batches
+    whole = batches.nearest(do.tokens)
+    if do.tokens != whole:
         raise GrowpointError(
             "a phase of training is not a whole number of batches",
-            [("tokens", do.tokens), ("batch", f"{each} tokens")],
-            f"ask for {max(1, round(do.tokens / each)) * each} tokens",
+            [("tokens", do.tokens), ("batch", f"{batches.at(do.tokens).tokens} tokens")],
+            f"ask for {whole or batches.at(0).tokens} tokens",
         )
 
 

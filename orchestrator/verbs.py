@@ -1,9 +1,10 @@
 """The four verbs done: what each stage does to the checkpoint before it."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from orchestrator.moments import Carried
 
 
+MICRO_BATCH_VARIABLE = "GROWPOINT_MICRO_BATCH_TOKENS"
+
+
+def _micro_batch_tokens() -> int | None:
+    """What whoever launched this process asks for; None: as many as the trainer likes."""
+    said = os.environ.get(MICRO_BATCH_VARIABLE)
+    return int(said) if said else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Circumstance:
     """What does not change the result: how often to save, on what, when to stop."""
@@ -29,6 +39,7 @@ class Circumstance:
     threads: int = 1
     stop: Callable[[], bool] = lambda: False
     allocation: str = ""
+    micro_batch_tokens: int | None = field(default_factory=_micro_batch_tokens)
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,7 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
             stop=work.stop,
             save_seconds=work.circumstance.save_seconds,
             threads=work.circumstance.threads,
+            micro_batch_tokens=work.circumstance.micro_batch_tokens,
             device=train.device(),
         )
     if not came.finished:

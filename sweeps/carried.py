@@ -66,7 +66,7 @@ def updates_before(stage: Stage) -> int:
     if before is None:
         return 0
     assert isinstance(before.do, Train)
-    return updates_before(before) + before.do.tokens // before.do.recipe.batch_tokens
+    return updates_before(before) + before.do.recipe.batches.updates(before.do.tokens)
 
 
 def ungrown(stage: Stage) -> Stage:

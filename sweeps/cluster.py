@@ -16,6 +16,7 @@ class Local(Description):
     gpus: Annotated[int, Field(ge=0)] | None = None
     flops_per_second: PositiveFloat = 2e10
     save_seconds: PositiveFloat = 60.0
+    micro_batch_tokens: PositiveInt | None = None
 
 
 class Slurm(Description):
@@ -48,6 +49,7 @@ class Slurm(Description):
     threads: PositiveInt = 1
     flops_per_second: PositiveFloat = 4e14
     save_seconds: PositiveFloat = 300.0
+    micro_batch_tokens: PositiveInt | None = None
 
 
 Cluster = Annotated[Local | Slurm, Field(discriminator="kind")]

@@ -1,14 +1,16 @@
 """The one FLOP accountant, for sunk and extra compute alike (docs/flops.md works an example)."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 
 from sweeps import family as families
+from sweeps.amounts import PointUnit
 from sweeps.family import Attention
 from sweeps.model import Model, parameters, sizes
 from sweeps.recipe import Suite
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
+from sweeps.steps import Stretch
 
 # The backward pass multiplies by weights and by activations: twice the forward pass.
 BACKWARD = 2
@@ -48,6 +50,13 @@ def train_flops_per_token(model: Model, sequence_tokens: int) -> float:
     return (1 + BACKWARD) * forward_flops_per_token(model, sequence_tokens)
 
 
+def of_one_token(unit: PointUnit, model: Model) -> Callable[[Stretch], float]:
+    """How many of `unit` it is to train on one token, by the batches that it is in."""
+    if unit == "flops":
+        return lambda batch: train_flops_per_token(model, batch.row_tokens)
+    return (lambda batch: 1 / batch.tokens) if unit == "steps" else (lambda batch: 1.0)
+
+
 def suite_tokens(suite: Suite) -> int:
     """Tokens that are read to score one checkpoint."""
     if suite.choices is None:
@@ -61,7 +70,7 @@ def flops(stage: Stage) -> float:
     """FLOPs of this stage alone, from its beginning."""
     do = stage.do
     if isinstance(do, Train):
-        return do.tokens * train_flops_per_token(stage.model, do.recipe.sequence_tokens)
+        return do.recipe.batches.price(do.tokens, of_one_token("flops", stage.model))
     if isinstance(do, Evaluate):
         length = do.suite.sequence_tokens
         return suite_tokens(do.suite) * forward_flops_per_token(stage.model, length)

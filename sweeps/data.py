@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from sweeps.errors import GrowpointError
 from sweeps.filehash import sha256
@@ -77,14 +77,27 @@ class Hub(Description):
 
 
 class Tokens(Description):
-    """Existing token files: .npy, or raw little-endian .bin of `dtype`."""
+    """Existing token files: .npy, or raw little-endian .bin of `dtype`.
+
+    `end_of_document` is the token that ends a document, for recipes that ask for document masks.
+    """
 
     kind: Literal["tokens"] = "tokens"
     paths: Annotated[tuple[str, ...], Field(min_length=1)]
     dtype: Literal["uint16", "uint32"] = "uint16"
     vocabulary: PositiveInt
+    end_of_document: Annotated[int, Field(ge=0)] | None = None
     heldout_share: Heldout = 0.05
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _ends_within(self) -> "Tokens":
+        if self.end_of_document is not None and self.end_of_document >= self.vocabulary:
+            raise ValueError(
+                f"end_of_document {self.end_of_document} is beyond the vocabulary of"
+                f" {self.vocabulary} tokens"
+            )
+        return self
 
 
 Data = Annotated[Stdlib | Text | Hub | Tokens, Field(discriminator="kind")]
@@ -100,6 +113,7 @@ class Corpus(Description):
     heldout_share: float
     seed: int
     vocabulary: int
+    end_of_document: int | None = None
 
     @property
     def id(self) -> str:
@@ -118,6 +132,7 @@ def corpus(data: Stdlib | Text | Hub | Tokens) -> Corpus:
         heldout_share=data.heldout_share,
         seed=data.seed,
         vocabulary=vocabulary,
+        end_of_document=data.end_of_document if isinstance(data, Tokens) else None,
     )
 
 

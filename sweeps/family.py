@@ -40,8 +40,8 @@ __all__ = [
     "shape",
 ]
 
-# What growth may ask of an architecture that this one cannot hold.
-Refused = Literal["depth", "width", "zeroed", "interleaved"]
+# What growth or a recipe may ask of an architecture that this one cannot hold.
+Refused = Literal["depth", "width", "zeroed", "interleaved", "documents"]
 
 # libyaml's reader takes a tenth of the time, where PyYAML was built with it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from sweeps import family as families
 from sweeps.data import Hub, Stdlib, Text, Tokens
 from sweeps.errors import GrowpointError
 from sweeps.model import Model
@@ -52,6 +53,32 @@ def require_positions(recipe: Recipe, suite: Suite, model: Model, *, adopted: bo
             f"recipe.sequence_tokens={model.positions} suite.sequence_tokens={model.positions}"
             if adopted
             else f"model.positions={longest}",
+        )
+
+
+def require_documents(recipe: Recipe, data: Stdlib | Text | Hub | Tokens, model: Model) -> None:
+    """Refuse document masks where documents are not known, or a layer would look across them."""
+    if not recipe.document_masks:
+        return
+    if isinstance(data, Tokens) and data.end_of_document is None:
+        raise GrowpointError(
+            "token files do not say where their documents end",
+            [("recipe.document_masks", "true")],
+            "data.end_of_document=ID_OF_THE_TOKEN_THAT_ENDS_THEM, or recipe.document_masks=false",
+        )
+    family = families.load(model.family)
+    # A layer without queries carries a state from token to token, whatever their positions say.
+    stateful = [
+        name for name in dict.fromkeys(model.mixers) if family.mixers[name].attention.is_none
+    ]
+    reason = family.refuses.get("documents") or (
+        f"its layers of the kind {stateful[0]} carry a state across them" if stateful else ""
+    )
+    if reason:
+        raise GrowpointError(
+            f"{model.family} cannot keep the documents of one sequence apart",
+            [("because", reason)],
+            "recipe.document_masks=false",
         )
 
 

@@ -19,6 +19,11 @@ class Attention(Description):
     value: str = "head_dim"
     products: str = "0"
 
+    @property
+    def is_none(self) -> bool:
+        """Whether no token looks at another: a layer with a state instead, or a convolution."""
+        return self.query_key == "0"
+
 
 class Mixer(Description):
     """One way in which a layer mixes tokens, where layers of a family differ in it."""

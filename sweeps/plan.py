@@ -117,9 +117,7 @@ def _departure(stage: Stage) -> Stage | None:
     """The last open checkpoint on the way to an ending phase, if there is any."""
     assert isinstance(stage.do, Train)
     recipe = stage.do.recipe
-    tokens = (
-        recipe.schedule.free_until(stage.do.tokens) // recipe.batch_tokens * recipe.batch_tokens
-    )
+    tokens = recipe.batches.below(recipe.schedule.free_until(stage.do.tokens))
     if tokens <= 0:
         return None
     return Stage(stage.do.model_copy(update={"tokens": tokens, "ends": False}), stage.after)

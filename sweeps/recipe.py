@@ -7,6 +7,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from sweeps.errors import GrowpointError
 from sweeps.schema import Description, Seed
+from sweeps.steps import Batches, BatchSteps, SequenceSteps, batches, require_steps
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -76,13 +77,20 @@ Schedule = Annotated[Constant | Wsd | Cosine, Field(discriminator="kind")]
 
 
 class Recipe(Description):
-    """How a phase of training moves the weights: AdamW over batches of equal sequences."""
+    """How a phase of training moves the weights: AdamW over batches of equal sequences.
+
+    `batch_steps` and `sequence_steps` begin a phase with other batches; with `document_masks`
+    no token attends across the end of a document (docs/training.md).
+    """
 
     lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)] = 3e-4
     schedule: Schedule = Constant()
     warmup_tokens: Annotated[int, Field(ge=0)] = 0
     batch_sequences: PositiveInt = 16
     sequence_tokens: Annotated[int, Field(ge=2)] = 128
+    batch_steps: BatchSteps = ()
+    sequence_steps: SequenceSteps = ()
+    document_masks: bool = False
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -91,17 +99,29 @@ class Recipe(Description):
     router_loss: Annotated[float, Field(ge=0)] = 0.01
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    @model_validator(mode="after")
+    def _steps_fit(self) -> "Recipe":
+        require_steps(self.sequence_tokens, self.batch_steps, self.sequence_steps)
+        return self
+
     @property
     def batch_tokens(self) -> int:
-        """Tokens of one optimizer step."""
+        """Tokens of one optimizer step, after all steps of the batch size."""
         return self.batch_sequences * self.sequence_tokens
+
+    @property
+    def batches(self) -> Batches:
+        """The batches of a phase, from its beginning."""
+        return batches(
+            self.batch_sequences, self.sequence_tokens, self.batch_steps, self.sequence_steps
+        )
 
     def lr_at(self, tokens: int, end_tokens: float) -> float:
         """Learning rate of the step that starts after `tokens` of the phase.
 
         `end_tokens` is infinite for phases whose end is open.
         """
-        ahead = tokens + self.batch_tokens
+        ahead = tokens + self.batches.at(tokens).tokens
         warm = min(1.0, ahead / self.warmup_tokens) if self.warmup_tokens else 1.0
         return self.lr * warm * self.schedule.factor(tokens, end_tokens)
 
@@ -109,12 +129,15 @@ class Recipe(Description):
 class Branch(Description):
     """What a branch does unlike its trunk: re-warm, peak, schedule, AdamW's state at its start.
 
+    Steps of the batch size and of the sequence length are the trunk's unless given; none: `[]`.
     Controls that are trained on without growth get the very same, so that the comparison is fair.
     """
 
     lr_ratio: Annotated[float, Field(gt=0, le=100)] = 1.0
     warmup_tokens: Annotated[int, Field(ge=0)] | None = None
     schedule: Schedule | None = None
+    batch_steps: BatchSteps | None = None
+    sequence_steps: SequenceSteps | None = None
     optimizer_state: OptimizerState = "fresh"
 
     def recipe(self, trunk: Recipe) -> Recipe:
@@ -126,13 +149,17 @@ class Branch(Description):
                 [("peak", f"{trunk.lr * self.lr_ratio:g}"), ("needs", f"at most {HIGHEST_LR:g}")],
                 f"branch.lr_ratio={HIGHEST_LR / trunk.lr:g}",
             )
-        return trunk.model_copy(
+        said = {"batch_steps": self.batch_steps, "sequence_steps": self.sequence_steps}
+        made = trunk.model_copy(
             update={
                 "lr": trunk.lr * self.lr_ratio,
                 "warmup_tokens": warmup,
                 "schedule": self.schedule or trunk.schedule,
+                **{key: steps for key, steps in said.items() if steps is not None},
             }
         )
+        require_steps(made.sequence_tokens, made.batch_steps, made.sequence_steps)
+        return made
 
 
 class Choices(Description):

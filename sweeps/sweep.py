@@ -56,6 +56,7 @@ class Sweep(Description):
         require_distinct("arms", self.arms)
         fits.require_vocabulary(self.data, self.model, adopted=bool(self.series))
         fits.require_positions(self.recipe, self.suite, self.model, adopted=bool(self.series))
+        fits.require_documents(self.recipe, self.data, self.model)
         if self.series:
             fits.require_fresh_optimizer(self.branch)
         fits.require_growth(self.growths, self.arms)
@@ -166,21 +167,17 @@ class _Seed:
             return adopted(self.sweep.series[point], self.sweep.model)
         init = Stage(Init(model=self.sweep.model, seed=self.seed))
         asked, recipe = self.sweep.points.at[point], self.sweep.recipe
-        # How many of the unit one token is.
-        each = {
-            "flops": _flops_per_token(init, recipe),
-            "tokens": 1.0,
-            "steps": 1 / recipe.batch_tokens,
-        }[self.sweep.points.unit]
-        tokens = _whole_batches(asked / each, recipe)
+        each = cost.of_one_token(self.sweep.points.unit, init.model)
+        tokens = recipe.batches.nearest(recipe.batches.affordable(asked, each))
         if asked and not tokens:
+            first = recipe.batches.at(0)
             raise GrowpointError(
                 f"points.at[{point}] is less than one batch",
                 [
                     ("asked", f"{asked:g} {self.sweep.points.unit}"),
-                    ("batch", f"{recipe.batch_tokens} tokens"),
+                    ("batch", f"{first.tokens} tokens"),
                 ],
-                f"points.at.{point}=0, or at least {recipe.batch_tokens * each:g}",
+                f"points.at.{point}=0, or at least {first.tokens * each(first):g}",
             )
         if not tokens:
             return init
@@ -196,16 +193,18 @@ class _Seed:
         left = budgets.at[budget]
         if budgets.of == "total":
             left = self._left(left, sunk_flops if budgets.unit == "flops" else sunk_tokens)
-        each = _flops_per_token(start, recipe) if budgets.unit == "flops" else 1.0
-        tokens = _whole_batches(left / each, recipe)
+        each = cost.of_one_token(budgets.unit, start.model)
+        tokens = recipe.batches.nearest(recipe.batches.affordable(left, each))
         if not tokens:
+            first = recipe.batches.at(0)
+            batch = first.tokens * each(first)
             raise GrowpointError(
                 f"budgets.at[{budget}] is less than one batch of {_name(start)}",
                 [
                     ("left", f"{left:.3g} {budgets.unit}"),
-                    ("batch", f"{recipe.batch_tokens * each:.3g} {budgets.unit}"),
+                    ("batch", f"{batch:.3g} {budgets.unit}"),
                 ],
-                f"budgets.at=[{_suggest(budgets.at[budget] - left + recipe.batch_tokens * each)}]",
+                f"budgets.at=[{_suggest(budgets.at[budget] - left + batch)}]",
             )
         do = Train(
             tokens=tokens,
@@ -240,12 +239,3 @@ def _suggest(amount: float) -> str:
 def _name(stage: Stage) -> str:
     model = stage.model
     return f"the {model.layers}-layer, {model.experts}-expert {model.family}"
-
-
-def _flops_per_token(stage: Stage, recipe: Recipe) -> float:
-    return cost.train_flops_per_token(stage.model, recipe.sequence_tokens)
-
-
-def _whole_batches(tokens: float, recipe: Recipe) -> int:
-    """`tokens` rounded to the nearest whole number of batches."""
-    return round(tokens / recipe.batch_tokens) * recipe.batch_tokens

@@ -14,19 +14,20 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from orchestrator import checkpoint, loop, models, phase
+from orchestrator import checkpoint, models, phase
 from orchestrator.experts import NAME, sorted_experts
 from orchestrator.grow import grow
-from orchestrator.loop import Diverged
+from orchestrator.loop import Diverged, Loop
 from orchestrator.optimizer import Optimizer
-from orchestrator.tokens import Stream
-from orchestrator.train import Outcome, train
+from orchestrator.tokens import Stream, cut
+from orchestrator.train import Outcome, device, train
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth, Width
 from sweeps.model import Model
 from sweeps.recipe import Constant, Cosine, Recipe, Schedule, Wsd
 from sweeps.stages import Train
+from sweeps.steps import BatchStep, SequenceStep
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import FAMILIES, saved, tiny
 
@@ -370,10 +371,9 @@ def test_a_line_covers_steps_before_and_after_a_stop(place: Place) -> None:
     assert place.weights("old") == place.weights("whole")
 
 
-def test_long_batches_are_summed_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_batches_are_summed_up(place: Place) -> None:
     place.train(place.do(3, router_loss=0.0), "whole")
-    monkeypatch.setattr(loop, "MICRO_BATCH_TOKENS", 16)
-    place.train(place.do(3, router_loss=0.0), "parts")
+    place.train(place.do(3, router_loss=0.0), "parts", micro_batch_tokens=16)
     assert place.lines("parts")[-1]["loss"] == pytest.approx(
         place.lines("whole")[-1]["loss"], rel=1e-4
     )
@@ -428,6 +428,62 @@ def test_biases_in_rows_do_not_decay(family: str, tmp_path: Path) -> None:
     assert id(state._named["model.embed_tokens.weight"]) in decayed
 
 
+# --- batches that change -------------------------------------------------------------------------
+
+STEPS: dict[str, Any] = {
+    "batch_steps": (
+        BatchStep(until_tokens=60, sequences=1),
+        BatchStep(until_tokens=150, sequences=2),
+    ),
+    "sequence_steps": (SequenceStep(until_tokens=100, sequence_tokens=8),),
+}
+
+
+def test_any_cut_of_a_phase_with_steps_gives_the_same_bits(place: Place) -> None:
+    """4 batches of 16 tokens reach 64, 3 of 32 reach 160, then batches of 64 as without steps."""
+    do = Train(tokens=160 + 6 * BATCH, recipe=RECIPE.model_copy(update=STEPS), corpus=place.corpus)
+    place.train(do, "whole")
+    assert [line["tokens"] for line in place.lines("whole")][:8] == [
+        16, 32, 48, 64, 96, 128, 160, 224,
+    ]  # fmt: skip
+    for steps in (3, 2, 1, 4):
+        place.train(do, "cut", stop=after(steps))
+    place.train(do, "cut")
+    short = do.model_copy(update={"tokens": 128})
+    place.train(short, "short")
+    came = place.train(do, "on", resume=[place.folder / "short"])
+    assert came.resumed_tokens == 128
+    for name in ("cut", "on"):
+        assert place.weights(name) == place.weights("whole")
+        assert place.moments(name) == place.moments("whole")
+    assert place.lines("cut") == place.lines("whole")
+
+
+def test_steps_that_change_nothing_give_the_same_bits(place: Place) -> None:
+    """The same batches said otherwise, so the order of the data is the same with any steps."""
+    place.train(place.do(5), "plain")
+    same = (BatchStep(until_tokens=100, sequences=4),)
+    place.train(place.do(5, batch_steps=same), "stepped")
+    assert place.weights("plain") == place.weights("stepped")
+
+
+def test_shorter_rows_are_the_same_labels(place: Place) -> None:
+    whole = Stream(place.tokens, 16, 0).batch(0, 3)
+    rows = cut(whole, 4)
+    assert rows.shape == (12, 5)
+    assert rows[:, 1:].reshape(3, 16).tolist() == whole[:, 1:].tolist()
+    assert rows[:, :-1].reshape(3, 16).tolist() == whole[:, :-1].tolist()
+    assert cut(whole, 16) is whole
+
+
+def test_a_phase_of_broken_steps_is_refused(place: Place) -> None:
+    do = Train(tokens=144, recipe=RECIPE.model_copy(update=STEPS), corpus=place.corpus)
+    with pytest.raises(GrowpointError, match="whole number of batches") as error:
+        place.train(do, "run")
+    assert dict(error.value.evidence)["batch"] == "32 tokens"
+    assert error.value.help in {"ask for 128 tokens", "ask for 160 tokens"}
+
+
 # --- mistakes ------------------------------------------------------------------------------------
 
 
@@ -469,6 +525,72 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert not list(place.folder.glob(".run.*"))
     assert place.train(do, "run").resumed_tokens == 3 * BATCH
     assert place.weights("run") == place.weights("whole")
+
+
+SHORT = (
+    torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has little left."
+    ),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"
+    ),
+    MemoryError(),
+)
+
+
+@pytest.mark.parametrize("short", SHORT, ids=["gpu", "cpu", "python"])
+def test_a_pass_beyond_memory_says_what_to_lower(
+    short: Exception, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = Loop._losses, iter(range(10**6))
+
+    def losses(self: Loop, rows: torch.Tensor) -> Any:
+        if next(left) == 3:
+            raise short
+        return real(self, rows)
+
+    monkeypatch.setattr(Loop, "_losses", losses)
+    do = place.do(6)
+    place.train(do, "run", stop=after(2))
+    with pytest.raises(GrowpointError, match="a pass of training does not fit") as error:
+        place.train(do, "run")
+    assert error.value.help == "cluster.micro_batch_tokens=32, and launch again"
+    assert dict(error.value.evidence)["at once"] == "64 tokens in rows of up to 16"
+    assert "GPU 0" not in dict(error.value.evidence)["says"]
+    # What was saved stays, and is gone on from.
+    assert place.train(do, "run", micro_batch_tokens=32).resumed_tokens == 2 * BATCH
+
+
+def test_memory_that_one_sequence_exceeds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses(*_: Any) -> Any:
+        raise SHORT[0]
+
+    monkeypatch.setattr(Loop, "_losses", losses)
+    with pytest.raises(GrowpointError, match="a pass of training") as error:
+        place.train(place.do(2), "run", micro_batch_tokens=20)
+    assert "one sequence alone is too much" in error.value.help
+    monkeypatch.setattr(models, "load", losses)
+    with pytest.raises(GrowpointError, match="the network and its optimizer's state do not fit"):
+        place.train(place.do(2), "run")
+
+
+def test_other_errors_stay_what_they_are(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def losses(*_: Any) -> Any:
+        raise RuntimeError("shapes do not agree")
+
+    monkeypatch.setattr(Loop, "_losses", losses)
+    with pytest.raises(RuntimeError, match="shapes do not agree"):
+        place.train(place.do(2), "run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine can use its GPU")
+def test_a_gpu_that_cannot_be_used_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for none in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert device() == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(GrowpointError, match="was given a GPU, and PyTorch cannot use it"):
+        device()
 
 
 def test_broken_batches_are_refused(place: Place) -> None:

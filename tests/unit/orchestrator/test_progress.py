@@ -9,6 +9,7 @@ from orchestrator import claim, local, status
 from orchestrator.progress import last_metric, snapshot
 from orchestrator.store import Store
 from sweeps.cluster import Local
+from sweeps.errors import GrowpointError
 from sweeps.plan import to_json
 from sweeps.stages import Train
 from tests.unit.sweeps.conftest import plan_of
@@ -111,6 +112,9 @@ def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local.slots(Local(workers=4)) == ["3", "5", "3", "5"]
     assert local.slots(Local(gpus=1)) == ["3"]
     assert local.slots(Local(gpus=0, workers=3)) == [None, None, None]
+    with pytest.raises(GrowpointError, match="fewer GPUs than are asked for") as error:
+        local.slots(Local(gpus=3))
+    assert error.value.help == "cluster.gpus=2"
 
 
 def test_a_corpus_in_the_making_is_said_so(store: Store) -> None:

@@ -9,6 +9,7 @@ import yaml
 import conf
 from sweeps import config, search
 from sweeps.errors import GrowpointError
+from sweeps.stages import Train
 from sweeps.sweep import expand
 from tests.unit.sweeps.conftest import CORPUS
 
@@ -240,3 +241,40 @@ def test_one_entry_of_an_axis_is_a_growth() -> None:
     assert "width x2 noise 0.5, " in dict(caught.value.evidence)["entries"]
     (given,) = config.growth(["growth=width", "growth.0.noise=0.5"])
     assert given.label == "width x2 noise 0.5"
+
+
+@pytest.mark.parametrize("by", ["words", "file"])
+def test_a_re_warm_is_an_axis(by: str, tmp_path: Path) -> None:
+    axes: dict[str, list[float]] = {"branch.warmup_tokens": [0, 2048], "branch.lr_ratio": [0.5, 1]}
+    text = "# @package _global_\npoints: {at: [51200]}\ngrowth: [{kind: depth}]\n"
+    words = [f"{key}={','.join(map(str, values))}" for key, values in axes.items()]
+    if by == "file":
+        text += yaml.safe_dump({"axes": [{"key": k, "values": v} for k, v in axes.items()]})
+        words = []
+    (tmp_path / "rewarm.yaml").write_text(text)
+    request = config.load(str(tmp_path / "rewarm.yaml"), words)
+    cells = [c for sweep, variant in request.sweeps for c in expand(sweep, CORPUS, variant)]
+    assert len({cell.label for cell in cells}) == len(cells) == 4 * 3
+    trained = {arm: {c.trained.id for c in cells if c.arm == arm} for arm in ("grow", "continue")}
+    # The control without growth gets what the branches get; scratch and trunk are what they were.
+    assert {arm: len(found) for arm, found in trained.items()} == {"grow": 4, "continue": 4}
+    assert len({cell.source.id for cell in cells if cell.arm != "scratch"}) == 1
+    assert len({cell.trained.id for cell in cells if cell.arm == "scratch"}) == 1
+    for cell in cells:
+        asked, said = cell.trained.do, dict(cell.variant)
+        assert isinstance(asked, Train)
+        if cell.arm != "scratch":
+            assert said["branch.warmup_tokens"] == str(asked.recipe.warmup_tokens)
+            assert float(said["branch.lr_ratio"]) * 3e-3 == pytest.approx(asked.recipe.lr)
+
+
+def test_steps_of_a_recipe_are_an_axis_with_names() -> None:
+    steps = "[{until_tokens: 2e4, sequences: 4}]"
+    axis = f"axes=[{{key: recipe.batch_steps, values: [[], {steps}], names: [at once, in steps]}}]"
+    request = config.load("demo", [axis])
+    assert [dict(variant)["recipe.batch_steps"] for _, variant in request.sweeps] == [
+        "at once",
+        "in steps",
+    ]
+    assert [len(sweep.recipe.batches.stretches) for sweep, _ in request.sweeps] == [1, 2]
+    assert request.sweeps[1][0].recipe.batch_steps[0].until_tokens == 20000

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from sweeps.data import Hub, Stdlib, Text, Tokens
 from sweeps.errors import GrowpointError
 from sweeps.model import Model
-from sweeps.recipe import Branch, Recipe, Suite
+from sweeps.recipe import Branch, Recipe
+from sweeps.suite import Suite
 
 
 def require_distinct(key: str, values: Sequence[float | str]) -> None:
@@ -52,6 +53,33 @@ def require_positions(recipe: Recipe, suite: Suite, model: Model, *, adopted: bo
             f"recipe.sequence_tokens={model.positions} suite.sequence_tokens={model.positions}"
             if adopted
             else f"model.positions={longest}",
+        )
+
+
+def require_suite(
+    suite: Suite, data: Stdlib | Text | Hub | Tokens, model: Model, *, adopted: bool = False
+) -> None:
+    """Refuse a suite that scores twice under one name, beyond the model's positions, or nothing."""
+    require_distinct("suite.lengths", suite.lengths)
+    require_distinct("suite.noise", suite.noise)
+    require_distinct("suite.weight_noise", suite.weight_noise)
+    require_distinct("suite.tasks", [task.name for task in suite.tasks])
+    if max(suite.lengths, default=0) > model.positions:
+        fitting = [str(length) for length in suite.lengths if length <= model.positions]
+        raise GrowpointError(
+            "suite.lengths asks for sequences longer than the model's positions",
+            [
+                ("tokens", max(suite.lengths)),
+                ("positions", model.positions),
+                ("because", "what follows its last position, a model has never been made for"),
+            ],
+            f"suite.lengths=[{','.join(fitting)}]",
+        )
+    if suite.tasks and isinstance(data, Tokens) and not adopted:
+        raise GrowpointError(
+            "the suite's tasks are text, and token files say nothing of their tokenizer",
+            [("tasks", ", ".join(task.name for task in suite.tasks)), ("data", "tokens")],
+            "suite=heldout, or data=text",
         )
 
 

@@ -1,12 +1,12 @@
-"""Recipe: everything but model and data that changes the weights; Suite: how they are scored."""
+"""Recipe: everything but model and data that changes the weights."""
 
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from sweeps.errors import GrowpointError
-from sweeps.schema import Description, Seed
+from sweeps.schema import Description
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -133,29 +133,3 @@ class Branch(Description):
                 "schedule": self.schedule or trunk.schedule,
             }
         )
-
-
-class Choices(Description):
-    """Multiple choice: the true continuation of a held-out context among `options`."""
-
-    items: PositiveInt = 200
-    context_tokens: PositiveInt = 64
-    continuation_tokens: PositiveInt = 16
-    options: Annotated[int, Field(ge=2, le=26)] = 4
-    seed: Seed = 0
-
-
-class Suite(Description):
-    """How a checkpoint is scored; a changed meaning raises `version`."""
-
-    name: str = "heldout"
-    version: PositiveInt = 1
-    heldout_tokens: PositiveInt = 32768
-    sequence_tokens: Annotated[int, Field(ge=2)] = 128
-    choices: Choices | None = None
-
-    @model_validator(mode="after")
-    def _one_sequence(self) -> "Suite":
-        if self.heldout_tokens < self.sequence_tokens:
-            raise ValueError("heldout_tokens is less than one sequence")
-        return self

@@ -100,7 +100,7 @@ def at_lengths(model: Any, suite: Suite, folder: Path) -> dict[str, Score]:
         return {}
     tape, chosen = _spread(suite, max(suite.lengths), folder)
     rows, groups = tape.read(chosen), _groups(folder, tape, chosen)
-    found = {}
+    found: dict[str, Score] = {}
     for length in suite.lengths:
         starts = range(0, tape.length - length + 1, length)
         cut = np.concatenate([rows[:, start : start + length + 1] for start in starts])

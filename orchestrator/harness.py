@@ -8,41 +8,29 @@ import importlib.util
 import logging
 import math
 import random
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
+from orchestrator import readings
 from sweeps import benchmark
 from sweeps.errors import GrowpointError, nearest
 from sweeps.suite import Benchmark, Suite
 
-# Preferred where a task has several: multiple choice by length-normalised likelihood, as published
-# comparisons of small base models do, then what is right or wrong, then overlap, then likelihood.
-PREFERRED = ("acc_norm", "acc", "exact_match", "em", "f1", "bits_per_byte", "word_perplexity")
-# What turns a value into nats; what is given of a hundred into a fraction.
-NATS = {"bits_per_byte": math.log(2)}
-PERPLEXITIES = ("perplexity", "word_perplexity", "byte_perplexity")
-OF_HUNDRED = ("bleu", "chrf", "ter")
 # Few-shot examples, and draws of the bootstrap for metrics that are no means: lm-eval's own seed.
 SEED = 1234
 DRAWS = 1000
 # Numbers of a batch's logits: 64 MB in fp32 on a CPU, 1 GB on a GPU, for requests of 512 tokens.
 LOGITS = {"cpu": 1 << 24, "cuda": 1 << 28}
 REQUEST_TOKENS, MOST_REQUESTS = 512, 64
+_NAMED = re.compile(rb"""^["']?(?:task|group)["']?: *["']?([^'"\s#]+)""", re.MULTILINE)
 INSTALL = "pip install 'growpoint[eval]'"
-
-
-class Measured(NamedTuple):
-    """A task's metric as it is recorded: a fraction or nats, and which of the two."""
-
-    kind: str
-    value: float
-    se: float | None
 
 
 def is_installed() -> bool:
@@ -63,13 +51,22 @@ def require_installed(tasks: Sequence[Benchmark]) -> None:
 def require_known(suite: Suite) -> None:
     """Raise GrowpointError for a task that neither the harness nor the suite's folder has.
 
-    Where the harness is not installed, its own tasks are judged by the job that runs them.
+    Where the harness is not installed, tasks are judged by the job that runs them.
     """
+    if not is_installed():
+        return
     own = {each.name for each in _definitions(suite)}
-    foreign = [task for task in suite.tasks if task.name not in own]
-    if foreign and is_installed():
+    if not {task.name for task in suite.tasks} <= own | _shipped():
         with _manager(suite) as manager:
             _require_named(manager, suite)
+
+
+def _shipped() -> set[str]:
+    """Names of most of the harness's tasks: read in a second, where importing it takes a minute."""
+    spec = importlib.util.find_spec("lm_eval")
+    places = spec.submodule_search_locations if spec else None
+    files = (path for place in places or () for path in (Path(place) / "tasks").rglob("*.yaml"))
+    return {name.decode() for path in files for name in _NAMED.findall(path.read_bytes())}
 
 
 def scores(model: Any, suite: Suite, folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -207,10 +204,10 @@ def _scored(network: Any, manager: Any, task: Benchmark) -> tuple[str, dict[str,
         bootstrap_iters=DRAWS,
     )
     row = result["results"].get(task.name, {})
-    name = _chosen(task, row)
+    name = readings.chosen(task, row)
     metric = name.split(",")[0]
     rising = result["higher_is_better"].get(task.name, {}).get(metric)
-    made = measured(metric, row[name], row.get(name.replace(",", "_stderr,")), rising)
+    made = readings.measured(metric, row[name], row.get(name.replace(",", "_stderr,")), rising)
     items = sum(result["n-samples"][each]["effective"] for each in loaded["tasks"])
     shots = sorted({result["n-shot"].get(each, 0) for each in loaded["tasks"]})
     return made.kind, {
@@ -221,7 +218,9 @@ def _scored(network: Any, manager: Any, task: Benchmark) -> tuple[str, dict[str,
         "shots": shots[0] if len(shots) == 1 else shots,
         "version": result["versions"].get(task.name),
         "lm_eval": version("lm_eval"),
-        "all": {key: value for key, value in row.items() if "," in key and _is_number(value)},
+        "all": {
+            key: value for key, value in row.items() if "," in key and readings.is_number(value)
+        },
     }
 
 
@@ -248,52 +247,3 @@ def _loaded(manager: Any, task: Benchmark) -> dict[str, Any]:
         each.set_config(key="num_fewshot", value=own or 0 if task.shots is None else task.shots)
         each.set_fewshot_seed(seed=SEED)
     return loaded
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _chosen(task: Benchmark, row: Mapping[str, Any]) -> str:
-    """Key of a result, `METRIC,FILTER`: the one asked for, or else the one preferred."""
-    keys = [
-        key
-        for key, value in row.items()
-        if "," in key and "_stderr," not in key and _is_number(value)
-    ]
-    wanted = PREFERRED if task.metric is None else (task.metric,)
-    for name in wanted:
-        for key in keys:
-            if name in (key, key.split(",")[0]):
-                return key
-    if task.metric is None and keys:
-        return keys[0]
-    raise GrowpointError(
-        f"the task `{task.name}` has no metric `{task.metric}`"
-        if task.metric
-        else f"the task `{task.name}` gave no number",
-        [("has", ", ".join(keys) or "none")],
-        f"leave `metric` out of the suite's entry for {task.name}, or name one of these",
-    )
-
-
-def measured(metric: str, value: float, error: object, rising: bool | None) -> Measured:
-    """A fraction that rises, or a loss that falls: perplexities and bits become nats.
-
-    `error` is the harness's standard error, which may be a word. Raises GrowpointError for what
-    rises and is no fraction, as the laws have no use for it.
-    """
-    se = float(error) if isinstance(error, int | float) and math.isfinite(error) else None
-    if metric in PERPLEXITIES:
-        return Measured("loss", math.log(value), None if se is None else se / value)
-    by = NATS.get(metric, 0.01 if metric in OF_HUNDRED else 1.0)
-    value, se = value * by, None if se is None else se * by
-    if rising is False or (rising is None and metric in NATS):
-        return Measured("loss", value, se)
-    if not 0 <= value <= 1:
-        raise GrowpointError(
-            f"the metric `{metric}` is neither a fraction nor a loss",
-            [("value", f"{value:g}")],
-            "name another with `metric` in the suite's entry for the task",
-        )
-    return Measured("accuracy", value, se)

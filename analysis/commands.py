@@ -1,6 +1,7 @@
 """What the commands that learn from results do: fit, print, write; they return the exit status."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.text import Text
 
-from analysis import asking, evidence, figures, fits, page, proposal, style, tables
+from analysis import asking, evidence, figures, fits, metrics, page, proposal, style, tables
 from analysis import report as reporting
 from analysis.answer import Question
 from analysis.fits import Fits
@@ -22,6 +23,9 @@ from analysis.tables import Table
 from orchestrator import text
 from orchestrator.store import write_atomic
 from sweeps.errors import GrowpointError
+
+# Metrics that the table of results has columns for.
+_SHOWN = ("accuracy", "loss", "choice_accuracy")
 
 
 def results(outcomes: Outcomes, *, as_json: bool = False, csv: Path | None = None) -> int:
@@ -38,32 +42,42 @@ def results(outcomes: Outcomes, *, as_json: bool = False, csv: Path | None = Non
         return _json({"sweep": sweep, "planned": planned, "done": len(frame), "cells": cells})
     _say(f"{sweep}   {len(frame)} of {planned} cells")
     _table(tables.results(frame))
+    more = [each.name for each in metrics.measured(frame) if each.name not in _SHOWN]
+    if more:
+        _say(f"measured besides, for --csv, --json and --metric: {', '.join(more)}")
     return 0
 
 
-def fit(outcomes: Outcomes, *, as_json: bool = False, laws: Sequence[str] = ()) -> int:
-    """Fit every law, or those named, and print how they compare.
+def fit(
+    outcomes: Outcomes,
+    *,
+    as_json: bool = False,
+    laws: Sequence[str] = (),
+    metric: str | None = None,
+) -> int:
+    """Fit every law, or those named, to accuracy and loss, or to `metric`; print how they compare.
 
-    Fits of every law are written to fits.json in the folder of the outcomes. JSON: its content.
+    Fits of all of that are written to fits.json in the folder of the outcomes. JSON: its content.
     """
     chosen(laws)
-    found = _fitted(outcomes, laws=laws)
-    path = outcomes.writable() / "fits.json"
-    if not laws:
+    asked = outcomes.metrics if metric is None else (outcomes.metric(metric),)
+    found = _fitted(outcomes, asked, laws)
+    path, whole = outcomes.writable() / "fits.json", not laws and metric is None
+    if whole:
         fits.save(path, found)
     if as_json:
         return _json(fits.to_dict(found))
     seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
     _say(f"{outcomes.name}   {found.done} of {found.planned} cells, {seeds}")
-    for metric in outcomes.metrics:
-        _print_laws(found, metric)
+    for each in asked:
+        _print_laws(found, each)
     for header, rows in (tables.correlations(found.correlations), tables.pairs(found.pairs)):
         if rows:
             _say("")
             _table((header, rows))
     for line in [*tables.left_out(found), *tables.skipped(found)]:
         _say(f"  {line}")
-    _say("\nfits.json is written without --law" if laws else f"\nwrote {path}")
+    _say(f"\nwrote {path}" if whole else "\nfits.json is written without --law and --metric")
     return 0
 
 
@@ -156,7 +170,8 @@ def _draw(
             if left is not None:
                 left[name] = str(reason)
             continue
-        suffix = f"_{metric.name}" if metric.name != "accuracy" and name != "loss_curves" else ""
+        named = metric.name != "accuracy" and name != "loss_curves"
+        suffix = f"_{re.sub(r'[^A-Za-z0-9-]+', '_', metric.name)}" if named else ""
         made[name] = style.save(*drawn, folder, f"{name}{suffix}")
     return made
 

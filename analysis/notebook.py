@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analysis import records
+from analysis import metrics, records
 from analysis.advice import at_budget, grounds
 from analysis.cheapest import ways
 from analysis.checkpoints import Checkpoint
@@ -59,7 +58,7 @@ def recommend(
 
 
 def _metric(frame: pd.DataFrame, name: str | None) -> Metric:
-    measured = [each for each in METRICS.values() if np.isfinite(frame[each.column]).any()]
+    measured = metrics.measured(frame)
     if not measured:
         raise GrowpointError(
             "no metric was measured",

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import records
+from analysis import metrics, records
 from analysis.imported import Imported, read
 from analysis.metrics import METRICS, Metric
 from orchestrator.store import Store, read_json, write_json
-from sweeps.errors import GrowpointError
+from sweeps.errors import GrowpointError, nearest
 
 FOLDER = "growpoint-results"
 _MARK = "table.json"
@@ -34,7 +34,7 @@ class Outcomes:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """The metrics that were measured."""
+        """The metrics that were measured, of those that laws are fitted to unasked."""
         return tuple(
             metric for metric in METRICS.values() if self.frame[metric.column].notna().any()
         )
@@ -45,12 +45,12 @@ class Outcomes:
         Raises GrowpointError if there is no such metric, or none of it here.
         """
         chosen = self.metrics[0] if name is None else records.metric(name)
-        if chosen not in self.metrics:
-            measured = ", ".join(metric.name for metric in self.metrics)
+        every = metrics.measured(self.frame)
+        if chosen not in every:
             raise GrowpointError(
                 f"{self.name} has no {chosen.name}",
-                [("measured", measured)],
-                f"--metric {self.metrics[0].name}",
+                [("measured", ", ".join(metric.name for metric in every))],
+                f"--metric {nearest(chosen.name, [metric.name for metric in every])}",
             )
         return chosen
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.metrics import METRICS, Metric
+from analysis import metrics
+from analysis.metrics import Metric
 from orchestrator.store import Store
 from sweeps.errors import GrowpointError
 
@@ -47,16 +48,13 @@ COLUMNS: Mapping[str, str] = {
 
 ORDER = ["variant", "arm", "growth", "sunk_flops", "extra_flops", "seed", "cell"]  # of the rows
 
-_METRIC_COLUMNS = {
-    "loss": "val_loss",
-    "next_token_accuracy": "accuracy",
-    "choice_accuracy": "choice_accuracy",
-}
+_ALWAYS = ("loss", "next_token_accuracy")  # in every record
 
 
 def load(store: Store, name: str) -> pd.DataFrame:
     """One row per finished cell of sweep `name`, with the documented COLUMNS in their order.
 
+    What else its suites measure follows them, a column and its `_se` each (`metrics.named`).
     Compute is in FLOPs, accuracies are fractions, losses nats per token. Raises GrowpointError
     if there is no such plan, no cell is finished, or a record is malformed (naming its file).
     """
@@ -68,7 +66,9 @@ def load(store: Store, name: str) -> pd.DataFrame:
             [("done", f"0 of {len(plan['cells'])}")],
             f"growpoint status {name}",
         )
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict(COLUMNS))
+    more = list(dict.fromkeys(column for row in rows for column in row if column not in COLUMNS))
+    kinds = dict(COLUMNS) | dict.fromkeys(more, "float64")
+    frame = pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
     return frame.sort_values(ORDER, kind="stable", ignore_index=True)
 
 
@@ -194,18 +194,29 @@ def _row(store: Store, name: str, cell: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def _measured(record: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, column in _METRIC_COLUMNS.items():
-        if name == "choice_accuracy" and name not in record["metrics"]:
-            found |= {column: math.nan, f"{column}_se": math.nan}
+    found: dict[str, float] = {"choice_accuracy": math.nan, "choice_accuracy_se": math.nan}
+    given = record["metrics"]
+    for name in dict.fromkeys([*_ALWAYS, *given]):
+        column, value, se = _column(name), given[name]["value"], given[name]["se"]
+        if column is None:
             continue
-        value, se = record["metrics"][name]["value"], record["metrics"][name]["se"]
-        if not math.isfinite(value) or not math.isfinite(se) or se < 0:
+        if not math.isfinite(value) or not _is_error(name, se):
             raise ValueError(f"{name} is {value} ± {se}")
-        if name != "loss" and not 0 <= value <= 1:
+        if not name.startswith("loss") and not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}, which is no fraction")
-        found |= {column: float(value), f"{column}_se": float(se)}
+        found |= {column: float(value), f"{column}_se": math.nan if se is None else float(se)}
     return found
+
+
+def _is_error(name: str, se: float | None) -> bool:
+    """Some metrics of tasks have no standard error; what is ours always has one."""
+    return ":" in name if se is None else math.isfinite(se) and se >= 0
+
+
+def _column(name: str) -> str | None:
+    """Where a metric of a record goes; None for one that this version does not know."""
+    metric = metrics.named(name.removeprefix("next_token_"))
+    return metric.column if metric else None
 
 
 def _reason(error: Exception) -> str:
@@ -214,8 +225,10 @@ def _reason(error: Exception) -> str:
 
 def metric(name: str) -> Metric:
     """The metric called `name`; raises GrowpointError, listing the known ones."""
-    if name not in METRICS:
+    found = metrics.named(name)
+    if found is None:
+        known = ", ".join([*metrics.METRICS, "loss@LENGTH", "accuracy:TASK"])
         raise GrowpointError(
-            f"there is no metric {name!r}", [("known", ", ".join(METRICS))], "--metric accuracy"
+            f"there is no metric {name!r}", [("known", known)], "--metric accuracy"
         )
-    return METRICS[name]
+    return found

@@ -35,6 +35,8 @@ _NUMBER_POINTS = 3.9  # the width of one character of a tick's label, and a bit 
 
 def metric_axis(metric: str, frame: pd.DataFrame) -> str:
     """The name of a metric's axis; which accuracy a table made elsewhere means, it does not say."""
+    if metric not in AXES:
+        return f"{metric} ({'nats' if metric.startswith('loss') else '%'})"
     own = frame["stage"].ne("").any()
     return AXES[metric if own or metric != "accuracy" else "any_accuracy"]
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis import metrics
 from analysis.compare import compare, ensemble
 from analysis.evidence import Correlation, Pair
 from analysis.fit import Fit
 from analysis.fits import Fits
-from analysis.metrics import METRICS, Metric
+from analysis.metrics import Metric
 from analysis.sample import Which
 from orchestrator import text
 
@@ -140,11 +141,16 @@ def pairs(found: Sequence[Pair]) -> Table:
             row.growth + (f" ({row.variant})" if row.variant else ""),
             text.flops(row.extra_flops),
             str(row.pairs),
-            f"{METRICS[row.metric].text(row.difference, '+')} ± "
-            f"{METRICS[row.metric].text(row.se)} {METRICS[row.metric].unit}",
+            _difference(row),
         ]
         for row in found
     ]
+
+
+def _difference(row: Pair) -> str:
+    metric = metrics.named(row.metric)
+    assert metric is not None
+    return f"{metric.text(row.difference, '+')} ± {metric.text(row.se)} {metric.unit}"
 
 
 def skipped(found: Fits) -> list[str]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from orchestrator.tokens import Ids, Permutation, keyed, load, opened
 from sweeps.errors import GrowpointError
-from sweeps.recipe import Choices
+from sweeps.suite import Choices
 
 # Draws of a distractor before the held-out text is called too repetitive.
 DRAWS = 100

@@ -182,7 +182,12 @@ def _fit(arguments: argparse.Namespace) -> int:
     """Fit scaling laws to the results of a sweep or a table, and compare them."""
     from analysis import commands
 
-    return commands.fit(_outcomes(arguments), as_json=arguments.json, laws=arguments.law or ())
+    return commands.fit(
+        _outcomes(arguments),
+        as_json=arguments.json,
+        laws=arguments.law or (),
+        metric=arguments.metric,
+    )
 
 
 def _plot(arguments: argparse.Namespace) -> int:

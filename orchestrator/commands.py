@@ -41,6 +41,10 @@ def requested(arguments: Namespace) -> tuple[Request, Plan]:
             [("arms", "none left after `exclude`")],
             "exclude=[]",
         )
+    for suite in {sweep.suite for sweep, _ in request.sweeps if sweep.suite.tasks}:
+        from orchestrator import harness
+
+        harness.require_known(suite)
     return request, made
 
 
@@ -134,7 +138,7 @@ def _keeping(new: dict[str, Any], path: Path) -> dict[str, Any]:
     now = {job["id"] for job in new["jobs"]}
     earlier = {job["id"]: job for job in (*old.get("earlier_jobs", ()), *old["jobs"])}
     kept = [job for job in earlier.values() if job["id"] not in now]
-    needed = ("data", "heldout_tokens", "sources")
+    needed = ("data", "heldout_tokens", "include_paths", "sources")
     merged = {key: {**old.get(key, {}), **new[key]} for key in needed}
     return {**new, **merged, "earlier_jobs": kept}
 

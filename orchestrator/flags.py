@@ -66,7 +66,7 @@ WRITTEN: dict[str, dict[str, object]] = {
         "help": "where what is learned from a table goes (growpoint-results/NAME)",
     },
 }
-METRICS = ("accuracy", "loss")
+METRIC: dict[str, object] = {"metavar": "NAME"}  # which there are is for the records to say
 _QUESTION: dict[str, dict[str, object]] = {
     "--sunk": {"type": amount, "metavar": "FLOPS", "help": "spent on the checkpoint so far"},
     "--extra": {"type": amount, "metavar": "FLOPS", "help": "left to spend after it"},
@@ -116,6 +116,7 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
     },
     "fit": {
         "--law": {"action": "append", "metavar": "NAME", "help": "only this law; repeatable"},
+        "--metric": {**METRIC, "help": "accuracy, loss, loss@1024, accuracy:TASK (the first two)"},
     },
     "series": {
         "--fetch": {
@@ -126,7 +127,7 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
     },
     "results": {"--csv": {"metavar": "FILE", "help": "write all columns to a CSV file"}},
     "plot": {
-        "--metric": {"choices": METRICS, "help": "what is drawn (accuracy, if there is one)"},
+        "--metric": {**METRIC, "help": "what is drawn (accuracy, if there is one)"},
         "--figure": {"action": "append", "metavar": "NAME", "help": "only this one; repeatable"},
     },
     "inspect": {
@@ -154,11 +155,11 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
             "metavar": "NAME",
             "help": "answer with the checkpoints of this series; finds the sweep over it",
         },
-        "--metric": {"choices": METRICS, "help": "what to go by (accuracy, if there is one)"},
+        "--metric": {**METRIC, "help": "what to go by (accuracy, if there is one)"},
     },
     "next": {
         **_QUESTION,
-        "--metric": {"choices": METRICS, "help": "what is decided by (accuracy, if there is one)"},
+        "--metric": {**METRIC, "help": "what is decided by (accuracy, if there is one)"},
         "--budget": {"type": amount, "metavar": "FLOPS", "help": "to spend on runs at most"},
         "--count": {"type": whole, "default": 3, "help": "runs at most (3)"},
         "--to": {"metavar": "FILE", "help": "where the sweep goes (plans/NAME/next.yaml)"},

@@ -13,10 +13,11 @@ from pydantic import TypeAdapter
 from orchestrator import checkpoint, claim, trackers
 from orchestrator.headers import DamagedError
 from orchestrator.store import Store, beginnings, phases
-from sweeps import carried, cost
+from sweeps import benchmark, carried, cost
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
+from sweeps.suite import Suite
 
 if TYPE_CHECKING:
     from orchestrator.moments import Carried
@@ -162,13 +163,29 @@ def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
         return None
     source, threads = _source(work, stage), work.circumstance.threads
     metrics = evaluate.evaluate(
-        do.suite, do.corpus, source, corpus, device=train.device(), threads=threads
+        _suite(work, do.suite), do.corpus, source, corpus, device=train.device(), threads=threads
     )
     assert stage.after is not None
     with trackers.drawn(_plan_folder(work), work.plan, stage.after, afterwards=True) as draw:
         found = {f"heldout_{name}": value["value"] for name, value in metrics.items()}
         draw({"tokens": work.plan["stages"][stage.after.id]["tokens"], **found})
     return {"suite": {"name": do.suite.name, "version": do.suite.version}, "metrics": metrics}
+
+
+def _suite(work: Work, suite: Suite) -> Suite:
+    """The suite with the place of its tasks, which must be what was planned."""
+    if suite.include_content is None:
+        return suite
+    place = work.plan.get("include_paths", {}).get(suite.include_content)
+    again = f"growpoint launch {work.plan['sweep']}"
+    now = benchmark.content_of(Path(place)) if place else "nothing"
+    if now != suite.include_content:
+        raise GrowpointError(
+            "the folder of the suite's tasks is not what it was when it was planned",
+            [("folder", place), ("planned", suite.include_content), ("now", now)],
+            f"put the folder back, or {again} for an evaluation of what it holds now",
+        )
+    return suite.model_copy(update={"include_path": place})
 
 
 def _source(work: Work, stage: Stage) -> Path:

@@ -8,12 +8,15 @@ from sweeps import family as families
 from sweeps.amounts import PointUnit
 from sweeps.family import Attention
 from sweeps.model import Model, parameters, sizes
-from sweeps.recipe import Suite
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
 from sweeps.steps import Stretch
+from sweeps.suite import Benchmark, Suite
 
 # The backward pass multiplies by weights and by activations: twice the forward pass.
 BACKWARD = 2
+# What a task of lm-evaluation-harness is taken to have: hellaswag has 10,042 items of 4 endings,
+# and about 100 tokens each.
+TASK_ITEMS, ITEM_REQUESTS, REQUEST_TOKENS = 10_000, 4, 100
 
 
 def forward_flops_per_token(model: Model, sequence_tokens: int) -> float:
@@ -57,12 +60,28 @@ def of_one_token(unit: PointUnit, model: Model) -> Callable[[Stretch], float]:
     return (lambda batch: 1 / batch.tokens) if unit == "steps" else (lambda batch: 1.0)
 
 
-def suite_tokens(suite: Suite) -> int:
-    """Tokens that are read to score one checkpoint."""
+def suite_flops(suite: Suite, model: Model) -> float:
+    """FLOPs to score one checkpoint."""
+    noisy = len(suite.noise) + len(suite.weight_noise)
+    tokens = _suite_tokens(suite) + noisy * suite.heldout_tokens
+    found = tokens * forward_flops_per_token(model, suite.sequence_tokens)
+    for length in suite.lengths:
+        found += suite.heldout_tokens * forward_flops_per_token(model, length)
+    tokens = sum(_task_tokens(each) for each in suite.tasks)
+    return found + tokens * forward_flops_per_token(model, REQUEST_TOKENS)
+
+
+def _suite_tokens(suite: Suite) -> int:
     if suite.choices is None:
         return suite.heldout_tokens
     each = suite.choices.context_tokens + suite.choices.continuation_tokens
     return suite.heldout_tokens + suite.choices.items * suite.choices.options * each
+
+
+def _task_tokens(task: Benchmark) -> int:
+    """A guess, lengthened by the examples that are shown: an item is known when it is run."""
+    shown = 1 + (task.shots or 0)
+    return (task.limit or TASK_ITEMS) * ITEM_REQUESTS * REQUEST_TOKENS * shown
 
 
 @cache
@@ -72,8 +91,7 @@ def flops(stage: Stage) -> float:
     if isinstance(do, Train):
         return do.recipe.batches.price(do.tokens, of_one_token("flops", stage.model))
     if isinstance(do, Evaluate):
-        length = do.suite.sequence_tokens
-        return suite_tokens(do.suite) * forward_flops_per_token(stage.model, length)
+        return suite_flops(do.suite, stage.model)
     assert isinstance(do, Init | Grow)
     return 0.0
 

@@ -7,7 +7,8 @@ from sweeps import family as families
 from sweeps.data import Hub, Stdlib, Text, Tokens
 from sweeps.errors import GrowpointError
 from sweeps.model import Model
-from sweeps.recipe import Branch, Recipe, Suite
+from sweeps.recipe import Branch, Recipe
+from sweeps.suite import Suite
 
 
 def require_distinct(key: str, values: Sequence[float | str]) -> None:
@@ -79,6 +80,33 @@ def require_documents(recipe: Recipe, data: Stdlib | Text | Hub | Tokens, model:
             f"{model.family} cannot keep the documents of one sequence apart",
             [("because", reason)],
             "recipe.document_masks=false",
+        )
+
+
+def require_suite(
+    suite: Suite, data: Stdlib | Text | Hub | Tokens, model: Model, *, adopted: bool = False
+) -> None:
+    """Refuse a suite that scores twice under one name, beyond the model's positions, or nothing."""
+    require_distinct("suite.lengths", suite.lengths)
+    require_distinct("suite.noise", suite.noise)
+    require_distinct("suite.weight_noise", suite.weight_noise)
+    require_distinct("suite.tasks", [task.name for task in suite.tasks])
+    if max(suite.lengths, default=0) > model.positions:
+        fitting = [str(length) for length in suite.lengths if length <= model.positions]
+        raise GrowpointError(
+            "suite.lengths asks for sequences longer than the model's positions",
+            [
+                ("tokens", max(suite.lengths)),
+                ("positions", model.positions),
+                ("because", "what follows its last position, a model has never been made for"),
+            ],
+            f"suite.lengths=[{','.join(fitting)}]",
+        )
+    if suite.tasks and isinstance(data, Tokens) and not adopted:
+        raise GrowpointError(
+            "the suite's tasks are text, and token files say nothing of their tokenizer",
+            [("tasks", ", ".join(task.name for task in suite.tasks)), ("data", "tokens")],
+            "suite=heldout, or data=text",
         )
 
 

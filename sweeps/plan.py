@@ -194,6 +194,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             for job in plan.jobs
         ],
         "heldout_tokens": _heldout_tokens(plan),
+        "include_paths": _include_paths(plan),
         "data": {name: data.model_dump(mode="json") for name, data in plan.data.items()},
         "sources": {
             stage_id: {
@@ -218,6 +219,16 @@ def _heldout_tokens(plan: Plan) -> dict[str, int]:
             corpus = stage.do.corpus.id
             most[corpus] = max(most.get(corpus, 0), stage.do.suite.heldout_tokens)
     return most
+
+
+def _include_paths(plan: Plan) -> dict[str, str]:
+    """Where folders of tasks lie, by their content."""
+    suites = [stage.do.suite for stage in plan.stages if isinstance(stage.do, Evaluate)]
+    return {
+        suite.include_content: suite.include_path
+        for suite in suites
+        if suite.include_content and suite.include_path
+    }
 
 
 def _stage_json(plan: Plan, stage: Stage) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""Recipe: everything but model and data that changes the weights; Suite: how they are scored."""
+"""Recipe: everything but model and data that changes the weights."""
 
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from sweeps.errors import GrowpointError
-from sweeps.schema import Description, Seed
+from sweeps.schema import Description
 from sweeps.steps import Batches, BatchSteps, SequenceSteps, batches, require_steps
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -160,29 +160,3 @@ class Branch(Description):
         )
         require_steps(made.sequence_tokens, made.batch_steps, made.sequence_steps)
         return made
-
-
-class Choices(Description):
-    """Multiple choice: the true continuation of a held-out context among `options`."""
-
-    items: PositiveInt = 200
-    context_tokens: PositiveInt = 64
-    continuation_tokens: PositiveInt = 16
-    options: Annotated[int, Field(ge=2, le=26)] = 4
-    seed: Seed = 0
-
-
-class Suite(Description):
-    """How a checkpoint is scored; a changed meaning raises `version`."""
-
-    name: str = "heldout"
-    version: PositiveInt = 1
-    heldout_tokens: PositiveInt = 32768
-    sequence_tokens: Annotated[int, Field(ge=2)] = 128
-    choices: Choices | None = None
-
-    @model_validator(mode="after")
-    def _one_sequence(self) -> "Suite":
-        if self.heldout_tokens < self.sequence_tokens:
-            raise ValueError("heldout_tokens is less than one sequence")
-        return self

@@ -11,8 +11,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeA
 from sweeps.data import Corpus
 from sweeps.growth import Operator, grown
 from sweeps.model import Model
-from sweeps.recipe import OptimizerState, Recipe, Suite
+from sweeps.recipe import OptimizerState, Recipe
 from sweeps.schema import Description, Seed, asked, canonical, digest
+from sweeps.suite import Suite
 
 
 class Adopted(Description):
@@ -124,6 +125,8 @@ class Stage:
 
 def _identity(do: Init | Train | Grow | Evaluate) -> Init | Train | Grow | Evaluate:
     """What of a verb changes its result."""
+    if isinstance(do, Evaluate) and do.suite.include_path:
+        return do.model_copy(update={"suite": do.suite.model_copy(update={"include_path": None})})
     if not isinstance(do, Init) or do.adopted is None:
         return do
     return do.model_copy(update={"adopted": Adopted(content=do.adopted.content)})

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from sweeps import carried, cost, fits
+from sweeps import benchmark, carried, cost, fits
 from sweeps import family as families
 from sweeps.amounts import Budgets, Points
 from sweeps.cell import Cell
@@ -16,10 +16,11 @@ from sweeps.exclude import Arm, Exclude
 from sweeps.fits import require_distinct
 from sweeps.growth import Depth, GrowthChoice, Width, grown, label, operators_of
 from sweeps.model import Model
-from sweeps.recipe import Branch, Recipe, Suite
+from sweeps.recipe import Branch, Recipe
 from sweeps.schema import Description, Seed
 from sweeps.series import Source, adopted
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
+from sweeps.suite import Suite
 
 __all__ = ["Cell", "Sweep", "expand"]
 
@@ -50,6 +51,11 @@ class Sweep(Description):
     def _of_this_family(cls, model: Model) -> Model:
         return model.model_copy(update={"family_digest": families.own_digest(model.family)})
 
+    @field_validator("suite")
+    @classmethod
+    def _of_this_content(cls, suite: Suite) -> Suite:
+        return benchmark.known(suite)
+
     @model_validator(mode="after")
     def _fits(self) -> "Sweep":
         require_distinct("seeds", self.seeds)
@@ -57,6 +63,7 @@ class Sweep(Description):
         fits.require_vocabulary(self.data, self.model, adopted=bool(self.series))
         fits.require_positions(self.recipe, self.suite, self.model, adopted=bool(self.series))
         fits.require_documents(self.recipe, self.data, self.model)
+        fits.require_suite(self.suite, self.data, self.model, adopted=bool(self.series))
         if self.series:
             fits.require_fresh_optimizer(self.branch)
         fits.require_growth(self.growths, self.arms)

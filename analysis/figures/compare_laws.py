@@ -38,7 +38,7 @@ def compare_laws(found: Fits | None, metric: Metric) -> Drawn:
         axes.xaxis.set_major_locator(
             MaxNLocator(max(1, int((style.ONE_COLUMN - left - right) / 0.4)))
         )
-        axes.set_xlabel(style.AXES[f"behind_{metric.name}"])
+        axes.set_xlabel(style.AXES[f"behind_{metric.kind}"])
         axes.xaxis.label.set_horizontalalignment("right")
         axes.xaxis.label.set_x(1.0)
         style.title(figure, _claim(rows), "whisker: ± SE · blue: in the mix · grey: left out", 0.07)

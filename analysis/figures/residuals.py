@@ -99,7 +99,7 @@ def _row(
 ) -> list[_Panel]:
     first = left.iloc[0]
     style.panel_title(axes[0], f"{first['cells']}: {first['law']}, {len(left)} cells", True)
-    axes[0].set_ylabel(style.AXES[f"residual_{metric.name}"])
+    axes[0].set_ylabel(style.AXES[f"residual_{metric.kind}"])
     spread = noise.value * metric.shown
     high = max(float(left["residual"].abs().max()), spread if math.isfinite(spread) else 0.0)
     axes[0].set_ylim(-1.15 * high, 1.6 * high)
@@ -120,7 +120,7 @@ def _panel(axes: Axes, left: pd.DataFrame, name: str, metric: Metric) -> _Panel:
     value = left[name].to_numpy(float)
     high = float(value.max())
     if name == "predicted":
-        axes.set_xlabel(style.AXES[f"predicted_{metric.name}"])
+        axes.set_xlabel(style.AXES[f"predicted_{metric.kind}"])
         unit = "point" if metric.top is not None else "nat"
         return _Panel(name, value, *_line(value, left), f"per {unit}")
     if name == "extra_flops":

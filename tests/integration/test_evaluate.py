@@ -20,7 +20,7 @@ from orchestrator.tokens import Tape, opened
 from sweeps.data import Corpus, Tokens, corpus
 from sweeps.errors import GrowpointError
 from sweeps.model import Model
-from sweeps.recipe import Choices, Suite
+from sweeps.suite import Choices, Suite
 from tests.integration.tiny_corpus import prepared
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

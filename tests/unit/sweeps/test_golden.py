@@ -7,14 +7,15 @@ from pydantic import BaseModel
 from sweeps import config, search
 from sweeps.growth import Depth, Width
 from sweeps.plan import plan, to_json
-from sweeps.recipe import Branch, Choices, Constant, Cosine, Recipe, Suite, Wsd
+from sweeps.recipe import Branch, Constant, Cosine, Recipe, Wsd
 from sweeps.schema import asked, canonical
 from sweeps.stages import Evaluate, Grow, Init, Train
+from sweeps.suite import Benchmark, Choices, Suite
 from tests.conftest import Golden
 from tests.unit.sweeps.conftest import CORPUS
 
 VERBS = (Init, Train, Grow, Evaluate)
-PARTS = (Recipe, Constant, Wsd, Cosine, Suite, Choices, Depth, Width, Branch)
+PARTS = (Recipe, Constant, Wsd, Cosine, Suite, Choices, Benchmark, Depth, Width, Branch)
 HASHED: tuple[type[BaseModel], ...] = (*VERBS, *PARTS)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sweeps.recipe import Branch, Choices, Constant, Cosine, Recipe, Schedule, Suite, Wsd
+from sweeps.recipe import Branch, Constant, Cosine, Recipe, Schedule, Wsd
 
 SCHEDULES: st.SearchStrategy[Any] = st.one_of(
     st.just(Constant()),
@@ -99,10 +99,3 @@ def test_a_batch_in_tokens() -> None:
 def test_impossible_recipes_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         recipe(**wrong)
-
-
-def test_impossible_suites_are_refused() -> None:
-    with pytest.raises(ValidationError, match="less than one sequence"):
-        Suite(heldout_tokens=64, sequence_tokens=128)
-    with pytest.raises(ValidationError):
-        Choices(options=1)

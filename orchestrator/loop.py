@@ -18,6 +18,7 @@ from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
 from orchestrator.tokens import Stream
 from sweeps.errors import GrowpointError
+from sweeps.recipe import Recipe
 from sweeps.stages import Train
 
 Log = Callable[[dict[str, Any]], None]
@@ -43,6 +44,7 @@ class Loop:
         device: str,
         carried: Carried | None = None,
     ) -> None:
+        assert isinstance(do.recipe, Recipe)
         self.recipe = do.recipe
         self.position = start
         self.says: list[Log] = []
@@ -51,7 +53,7 @@ class Loop:
         self._stream, self._device, self._first = stream, device, start
         model = models.load(folder, device)
         model.train()
-        self.optimizer = Optimizer(model, do.recipe)
+        self.optimizer = Optimizer(model, self.recipe)
         if start.folder:
             before = carried.updates if carried else 0
             self.optimizer.load(start.folder, before + self.steps)

@@ -1,7 +1,7 @@
 """Recipe: everything but model and data that changes the weights; Suite: how they are scored."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -78,6 +78,8 @@ Schedule = Annotated[Constant | Wsd | Cosine, Field(discriminator="kind")]
 class Recipe(Description):
     """How a phase of training moves the weights: AdamW over batches of equal sequences."""
 
+    says_kind: ClassVar[bool] = False
+    kind: Literal["adamw"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)] = 3e-4
     schedule: Schedule = Constant()
     warmup_tokens: Annotated[int, Field(ge=0)] = 0

@@ -10,6 +10,7 @@ from sweeps import carried, cost, fits
 from sweeps import family as families
 from sweeps.amounts import Budgets, Points
 from sweeps.cell import Cell
+from sweeps.command import AnyRecipe, CommandRecipe, branched, named
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
 from sweeps.exclude import Arm, Exclude
@@ -38,7 +39,7 @@ class Sweep(Description):
     budgets: Budgets
     growth: tuple[GrowthChoice, ...] = ()
     arms: tuple[Arm, ...] = ("grow", "continue", "scratch")
-    recipe: Recipe
+    recipe: AnyRecipe
     branch: Branch = Branch()
     data: Data
     suite: Suite
@@ -150,9 +151,10 @@ class _Seed:
 
     def _start(
         self, arm: Arm, operators: tuple[Depth | Width, ...], point: int
-    ) -> tuple[Stage, Stage, Recipe]:
+    ) -> tuple[Stage, Stage, Recipe | CommandRecipe]:
         """The source, what the branch starts from, and the branch's recipe."""
-        trunk, branch = self.sweep.recipe, self.sweep.branch.recipe(self.sweep.recipe)
+        trunk = named(self.sweep.recipe)
+        branch = branched(self.sweep.branch, trunk)
         if arm == "scratch":
             init = Stage(Init(model=grown(self.sweep.model, operators), seed=self.seed))
             fresh = trunk.model_copy(update={"schedule": branch.schedule})
@@ -165,7 +167,7 @@ class _Seed:
         if self.sweep.series:
             return adopted(self.sweep.series[point], self.sweep.model)
         init = Stage(Init(model=self.sweep.model, seed=self.seed))
-        asked, recipe = self.sweep.points.at[point], self.sweep.recipe
+        asked, recipe = self.sweep.points.at[point], named(self.sweep.recipe)
         # How many of the unit one token is.
         each = {
             "flops": _flops_per_token(init, recipe),
@@ -190,7 +192,12 @@ class _Seed:
         return Stage(do, init)
 
     def _branch(
-        self, start: Stage, recipe: Recipe, sunk_flops: float, sunk_tokens: int, budget: int
+        self,
+        start: Stage,
+        recipe: Recipe | CommandRecipe,
+        sunk_flops: float,
+        sunk_tokens: int,
+        budget: int,
     ) -> Stage:
         budgets = self.sweep.budgets
         left = budgets.at[budget]
@@ -242,10 +249,10 @@ def _name(stage: Stage) -> str:
     return f"the {model.layers}-layer, {model.experts}-expert {model.family}"
 
 
-def _flops_per_token(stage: Stage, recipe: Recipe) -> float:
+def _flops_per_token(stage: Stage, recipe: Recipe | CommandRecipe) -> float:
     return cost.train_flops_per_token(stage.model, recipe.sequence_tokens)
 
 
-def _whole_batches(tokens: float, recipe: Recipe) -> int:
+def _whole_batches(tokens: float, recipe: Recipe | CommandRecipe) -> int:
     """`tokens` rounded to the nearest whole number of batches."""
     return round(tokens / recipe.batch_tokens) * recipe.batch_tokens

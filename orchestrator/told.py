@@ -44,7 +44,7 @@ def told(
     _require_planned(recipe, said["files"])
     values = {**places, **_values(do, recipe), "save_seconds": f"{save_seconds:g}"}
     own = {**said["files"], **recipe.settings, command.PYTHON: sys.executable}
-    words = [command.filled(w, {**values, **own}) for w in (*start.launcher, *recipe.command)]
+    words = [command.filled(w, {**values, **own}) for w in (*start.launcher, *recipe.run)]
     variables = {PREFIX + name.upper(): str(value) for name, value in values.items()}
     outer = {key: value for key, value in os.environ.items() if key not in _VARIABLES}
     environment = {**outer, **start.environment, **variables}
@@ -86,14 +86,14 @@ def require_program(word: str, path: str) -> None:
         raise GrowpointError(
             "the program of the recipe's command is named relative to a folder",
             [("program", word), ("starts in", "a folder of its own for each stage")],
-            f"recipe.files.program={word} 'recipe.command=[\"{{program}}\",...]'",
+            f"recipe.files.program={word} 'recipe.run=[\"{{program}}\",...]'",
         )
     if shutil.which(word, path=path) is None:
         is_file = os.sep in word and Path(word).is_file()
         raise GrowpointError(
             "the program of the recipe's command is not there",
             [("program", word), ("found", "a file that may not be run" if is_file else "nothing")],
-            f"chmod +x {word}" if is_file else "recipe.command=[PROGRAM,...] by its full path",
+            f"chmod +x {word}" if is_file else "recipe.run=[PROGRAM,...] by its full path",
         )
 
 
@@ -104,7 +104,7 @@ def missing(recipes: Iterable[object]) -> GrowpointError | None:
             continue
         paths = {name: file.path for name, file in recipe.files.items()}
         own = {**paths, **recipe.settings, command.PYTHON: sys.executable}
-        first = (*recipe.start.launcher, *recipe.command)[0]
+        first = (*recipe.start.launcher, *recipe.run)[0]
         # One that is named by a value of the stage is looked for when the stage runs.
         if not own.keys() >= set(command.placeholders(first)):
             continue

@@ -94,11 +94,11 @@ class CommandRecipe(Description):
     """How a phase of training moves the weights: as a command does, told these values.
 
     What growpoint cannot see, `version` stands for: raise it when the command comes to mean
-    something else. `files` are named in `command` by `{name}`, and known by their content.
+    something else. `files` are named in `run` by `{name}`, and known by their content.
     """
 
     kind: Literal["command"] = "command"
-    command: Annotated[tuple[Word, ...], Field(min_length=1)]
+    run: Annotated[tuple[Word, ...], Field(min_length=1)]
     version: PositiveInt = 1
     files: dict[Name, File] = Field(default_factory=dict)
     settings: dict[Name, bool | int | float | str | None] = Field(default_factory=dict)
@@ -132,7 +132,7 @@ class CommandRecipe(Description):
             )
         absent = ["lr"] if self.lr is None else []
         known = [name for name in (*VALUES, PYTHON, *own) if name not in absent]
-        for word in (*self.start.launcher, *self.command):
+        for word in (*self.start.launcher, *self.run):
             _require_known(word, known)
         return self
 
@@ -151,7 +151,7 @@ class CommandRecipe(Description):
     def program(self) -> str:
         """Names what is run, whatever values it is told: finds its circumstance in a plan."""
         known = self.identity
-        parts = {"command": known.command, "version": known.version, "files": known.files}
+        parts = {"run": known.run, "version": known.version, "files": known.files}
         return digest(canonical(asked(parts)))
 
     @property
@@ -239,7 +239,7 @@ def branched(branch: Branch, trunk: Recipe | CommandRecipe) -> Recipe | CommandR
         raise GrowpointError(
             "the optimizer state of a command cannot be carried over",
             [
-                ("recipe", trunk.command[0]),
+                ("recipe", trunk.run[0]),
                 ("because", "its state is unknown, and cannot be grown"),
             ],
             "branch.optimizer_state=fresh",

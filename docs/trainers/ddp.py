@@ -56,8 +56,7 @@ def main() -> int:
     if tokens:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["adamw"])
-    # Experts that no token chose have no gradient in some steps.
-    network = DistributedDataParallel(model, find_unused_parameters=True)
+    network = DistributedDataParallel(model)
     stream = Stream(Path(TOLD["CORPUS"]), LENGTH, int(TOLD["SEED"]), TOLD["STREAM"])
     since = time.monotonic()
     with Path(TOLD["METRICS"]).open("a") as metrics:

@@ -25,7 +25,7 @@ def test_every_choice_of_every_group_composes(group: str) -> None:
     needs = {
         ("data", "text"): ["data.paths=[README.md]"],
         ("data", "hub"): ["data.dataset=/nowhere"],
-        ("recipe", "command"): ["recipe.command=[train]"],
+        ("recipe", "command"): ["recipe.run=[train]"],
         ("data", "tokens"): ["data.paths=[a.bin]", "data.vocabulary=512"],
         ("cluster", "slurm"): ["cluster.partition=gpu"],
     }

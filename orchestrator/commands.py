@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator import status, text, trackers
+from orchestrator import status, text, told, trackers
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, read_json, write_atomic, write_json
 from sweeps import config, data, plan, search
@@ -92,6 +92,7 @@ def launch(arguments: Namespace) -> int:
         return 0
     _same_question(store, made, arguments)
     trackers.require(request.tracker)
+    _require_programs(request)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
     _announce(store, made, request, len(missing))
     if not missing:
@@ -101,6 +102,16 @@ def launch(arguments: Namespace) -> int:
         return _launch_slurm(store, made, request, request.cluster, arguments)
     _ask_all(store.open(), made, request)
     return _launch_here(store, made, request.cluster, _again("launch", arguments))
+
+
+def _require_programs(request: Request) -> None:
+    """Refuse commands that cannot be started here; nodes of a cluster may have what is not here."""
+    error = told.missing(sweep.recipe for sweep, _ in request.sweeps)
+    if error and isinstance(request.cluster, Local):
+        raise error
+    if error:
+        said = ", ".join(f"{key} {value}" for key, value in error.evidence)
+        text.talk.print(f"warning: {error.problem} on this machine ({said})", markup=False)
 
 
 def _announce(store: Store, made: Plan, request: Request, missing: int) -> None:
@@ -138,7 +149,7 @@ def _keeping(new: dict[str, Any], path: Path) -> dict[str, Any]:
     now = {job["id"] for job in new["jobs"]}
     earlier = {job["id"]: job for job in (*old.get("earlier_jobs", ()), *old["jobs"])}
     kept = [job for job in earlier.values() if job["id"] not in now]
-    needed = ("data", "heldout_tokens", "include_paths", "sources")
+    needed = ("commands", "data", "heldout_tokens", "include_paths", "sources")
     merged = {key: {**old.get(key, {}), **new[key]} for key in needed}
     return {**new, **merged, "earlier_jobs": kept}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator import claim, verbs
+from orchestrator.progress import reached
 from orchestrator.store import Store
 from orchestrator.verbs import Circumstance, Work
 from sweeps import cost
@@ -164,9 +165,9 @@ def _stalls(store: Store, stage: Stage, before: Mapping[str, Any], allocation: s
 
 
 def _saved_tokens(run: Path) -> int:
-    """Tokens of the newest checkpoint that an unfinished phase has saved."""
+    """Tokens of the newest checkpoint that an unfinished phase has saved, or a command's own."""
     numbers = (path.name.removeprefix("at-") for path in run.glob("partial/at-*"))
-    return max((int(number) for number in numbers if number.isdigit()), default=0)
+    return max((int(number) for number in numbers if number.isdigit()), default=reached(run))
 
 
 @contextmanager

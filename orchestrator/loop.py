@@ -19,6 +19,7 @@ from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
 from orchestrator.tokens import Stream, cut
 from sweeps.errors import GrowpointError
+from sweeps.recipe import Recipe
 from sweeps.stages import Train
 
 Log = Callable[[dict[str, Any]], None]
@@ -41,6 +42,7 @@ class Loop:
         carried: Carried | None = None,
         micro_batch_tokens: int = MICRO_BATCH_TOKENS,
     ) -> None:
+        assert isinstance(do.recipe, Recipe)
         self.recipe = do.recipe
         self._at_once = micro_batch_tokens
         self.position = start
@@ -53,7 +55,7 @@ class Loop:
         if self._document_end is not None:
             packing.require_apart(model)
         model.train()
-        self.optimizer = Optimizer(model, do.recipe)
+        self.optimizer = Optimizer(model, self.recipe)
         if start.folder:
             before = carried.updates if carried else 0
             self.optimizer.load(start.folder, before + self.steps)

@@ -10,6 +10,9 @@ from typing import Any
 from orchestrator import claim
 from orchestrator.store import Store
 
+# The folder of a stage in which a command that trains keeps its own state.
+WORK = "work"
+
 # A stage's word, worst first, when a cell needs several.
 STATES = ("failed", "blocked", "running", "stopped", "queued", "waiting", "done")
 
@@ -131,6 +134,12 @@ def last_metric(path: Path) -> dict[str, Any]:
             continue
         return value if isinstance(value, dict) else {}
     return {}
+
+
+def reached(run: Path) -> int:
+    """Tokens that the command of an unfinished phase says it has come to; 0 where none has run."""
+    tokens = last_metric(run / "metrics.jsonl").get("tokens") if (run / WORK).is_dir() else None
+    return int(tokens) if isinstance(tokens, int | float) else 0
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness measured, as a fraction or in nats: which metric, and how it is turned."""
+"""What lm-evaluation-harness measured, as a fraction or in nats: which metric, how turned."""
 
 import math
 from collections.abc import Mapping

@@ -118,7 +118,7 @@ def train(
             lines.sync()
             phase.write_partial(do, loop.optimizer, loop.position, partial, stream_folder)
 
-        with memory.holding_a_pass(do.recipe, at_once):
+        with memory.holding_a_pass(loop.recipe, at_once):
             ended = _run(loop, stop, save, save_seconds, log_every_steps)
         if ended:
             lines.sync()

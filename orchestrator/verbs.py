@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 
 from orchestrator import checkpoint, claim, trackers
 from orchestrator.headers import DamagedError
+from orchestrator.progress import WORK
 from orchestrator.store import Store, beginnings, phases
 from sweeps import benchmark, carried, cost
+from sweeps.command import CommandRecipe
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
@@ -114,6 +116,8 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
     run, corpus = work.store.run(stage.id), _corpus(work, do.corpus)
     if corpus is None:
         return None
+    if isinstance(do.recipe, CommandRecipe):
+        return _command(work, stage, do, do.recipe.program, corpus)
     with trackers.drawn(_plan_folder(work), work.plan, stage) as draw:
         came = train.train(
             do,
@@ -139,6 +143,37 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
 
 def _plan_folder(work: Work) -> Path:
     return work.store.plan_folder(str(work.plan["sweep"]))
+
+
+def _command(
+    work: Work, stage: Stage, do: Train, program: str, corpus: Path
+) -> dict[str, Any] | None:
+    from orchestrator import external
+
+    run, said = work.store.run(stage.id), work.plan.get("commands", {}).get(program)
+    if said is None:
+        raise GrowpointError(
+            "the plan does not say how the recipe's command is started",
+            [("plan", work.plan["sweep"]), ("program", program)],
+            f"growpoint launch {work.plan['sweep']}",
+        )
+    if _sound(work.store.checkpoint(stage.id)):
+        return external.finished(do, run)
+    trunk_tokens = cost.trained_tokens(stage.after) if stage.after else 0
+    shorter = beginnings(work.store, stage, phases(work.store))
+    return external.train(
+        do,
+        said=said,
+        source=_source(work, stage),
+        run=run,
+        corpus=corpus,
+        resume=[
+            (work.store.run(other.id) / WORK, cost.trained_tokens(other) - trunk_tokens)
+            for other in shorter
+        ],
+        stop=work.stop,
+        save_seconds=work.circumstance.save_seconds,
+    )
 
 
 def _carried(work: Work, stage: Stage) -> "Carried | None":

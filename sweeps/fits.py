@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sweeps import family as families
+from sweeps.command import CommandRecipe
 from sweeps.data import Hub, Stdlib, Text, Tokens
 from sweeps.errors import GrowpointError
 from sweeps.model import Model
@@ -41,7 +42,9 @@ def require_vocabulary(
         )
 
 
-def require_positions(recipe: Recipe, suite: Suite, model: Model, *, adopted: bool = False) -> None:
+def require_positions(
+    recipe: Recipe | CommandRecipe, suite: Suite, model: Model, *, adopted: bool = False
+) -> None:
     """Refuse sequences longer than the model's positions, those of multiple choice included."""
     choices = suite.choices
     asked = choices.context_tokens + choices.continuation_tokens if choices else 0

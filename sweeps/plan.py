@@ -3,11 +3,12 @@
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from sweeps import cost
+from sweeps.command import CommandRecipe
 from sweeps.data import Corpus, Data
 from sweeps.model import parameters
 from sweeps.schema import asked, canonical, digest
@@ -28,7 +29,10 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Stages in an order in which they can run; `resumes`: which shorter phase one goes on from."""
+    """Stages in an order in which they can run; `resumes`: which shorter phase one goes on from.
+
+    `commands` is how the commands of recipes are started here, by program.
+    """
 
     name: str
     title: str
@@ -36,6 +40,7 @@ class Plan:
     stages: tuple[Stage, ...]
     resumes: Mapping[str, Stage]
     data: Mapping[str, Data]
+    commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> Mapping[str, Stage]:
@@ -75,21 +80,28 @@ def plan(
     """The plan of a sweep and its variants; `corpora` by canonical text of their data."""
     cells: list[Cell] = []
     data: dict[str, Data] = {}
+    commands: dict[str, Mapping[str, Any]] = {}
     for sweep, variant in sweeps:
         corpus = corpora[canonical(asked(sweep.data))]
         data[corpus.id] = sweep.data
+        if isinstance(sweep.recipe, CommandRecipe):
+            commands[sweep.recipe.program] = sweep.recipe.circumstance
         cells += expand(sweep, corpus, variant)
-    return of_cells(name, sweeps[0][0].title if sweeps else "", cells, data)
+    return of_cells(name, sweeps[0][0].title if sweeps else "", cells, data, commands)
 
 
 def of_cells(
-    name: str, title: str, cells: Sequence[Cell], data: Mapping[str, Data] | None = None
+    name: str,
+    title: str,
+    cells: Sequence[Cell],
+    data: Mapping[str, Data] | None = None,
+    commands: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """The plan of cells that were expanded already; `data` by id of their corpora."""
     stages = _collect(cells)
     resumes = _resumes(stages)
     ordered = _ordered(stages, resumes)
-    return Plan(name, title, tuple(cells), ordered, resumes, data or {})
+    return Plan(name, title, tuple(cells), ordered, resumes, data or {}, commands or {})
 
 
 def _collect(cells: Iterable[Cell]) -> dict[str, Stage]:
@@ -196,6 +208,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "heldout_tokens": _heldout_tokens(plan),
         "include_paths": _include_paths(plan),
         "data": {name: data.model_dump(mode="json") for name, data in plan.data.items()},
+        "commands": dict(plan.commands),
         "sources": {
             stage_id: {
                 **origin.model_dump(mode="json", exclude={"content"}, exclude_none=True),

@@ -1,9 +1,9 @@
 """Recipe: everything but model and data that changes the weights."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from sweeps.errors import GrowpointError
 from sweeps.schema import Description
@@ -83,6 +83,8 @@ class Recipe(Description):
     no token attends across the end of a document (docs/training.md).
     """
 
+    says_kind: ClassVar[bool] = False
+    kind: Literal["adamw"] = "adamw"
     lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)] = 3e-4
     schedule: Schedule = Constant()
     warmup_tokens: Annotated[int, Field(ge=0)] = 0

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,11 +15,15 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
 class Description(BaseModel):
-    """Something that is asked for. Unknown keys, NaN and later changes are refused."""
+    """Something that is asked for. Unknown keys, NaN and later changes are refused.
+
+    Texts name the `kind`, unless `says_kind` is off: for what had none until an alternative came.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
     )
+    says_kind: ClassVar[bool] = True
 
 
 def asked(value: object) -> Any:
@@ -52,7 +56,7 @@ def _defaults(kind: type[BaseModel]) -> tuple[tuple[str, object], ...]:
     """Fields with their defaults; looked up once, as large plans ask for a million of them."""
     return tuple(
         (name, _ALWAYS)
-        if name == "kind" or field.is_required()
+        if (name == "kind" and getattr(kind, "says_kind", True)) or field.is_required()
         else (name, field.get_default(call_default_factory=True))
         for name, field in kind.model_fields.items()
     )

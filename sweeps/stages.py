@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, TypeAdapter
 
+from sweeps.command import AnyRecipe
 from sweeps.data import Corpus
 from sweeps.growth import Operator, grown
 from sweeps.model import Model
-from sweeps.recipe import OptimizerState, Recipe
+from sweeps.recipe import OptimizerState
 from sweeps.schema import Description, Seed, asked, canonical, digest
 from sweeps.suite import Suite
 
@@ -49,7 +50,7 @@ class Train(Description):
 
     kind: Literal["train"] = "train"
     tokens: PositiveInt
-    recipe: Recipe
+    recipe: AnyRecipe
     corpus: Corpus
     ends: bool = False
     stream: Literal["forward", "backward"] = "forward"

@@ -10,6 +10,7 @@ from sweeps import benchmark, carried, cost, fits
 from sweeps import family as families
 from sweeps.amounts import Budgets, Points
 from sweeps.cell import Cell
+from sweeps.command import AnyRecipe, CommandRecipe, branched, named
 from sweeps.data import Corpus, Data
 from sweeps.errors import GrowpointError
 from sweeps.exclude import Arm, Exclude
@@ -39,7 +40,7 @@ class Sweep(Description):
     budgets: Budgets
     growth: tuple[GrowthChoice, ...] = ()
     arms: tuple[Arm, ...] = ("grow", "continue", "scratch")
-    recipe: Recipe
+    recipe: AnyRecipe
     branch: Branch = Branch()
     data: Data
     suite: Suite
@@ -62,7 +63,8 @@ class Sweep(Description):
         require_distinct("arms", self.arms)
         fits.require_vocabulary(self.data, self.model, adopted=bool(self.series))
         fits.require_positions(self.recipe, self.suite, self.model, adopted=bool(self.series))
-        fits.require_documents(self.recipe, self.data, self.model)
+        if isinstance(self.recipe, Recipe):
+            fits.require_documents(self.recipe, self.data, self.model)
         fits.require_suite(self.suite, self.data, self.model, adopted=bool(self.series))
         if self.series:
             fits.require_fresh_optimizer(self.branch)
@@ -158,9 +160,10 @@ class _Seed:
 
     def _start(
         self, arm: Arm, operators: tuple[Depth | Width, ...], point: int
-    ) -> tuple[Stage, Stage, Recipe]:
+    ) -> tuple[Stage, Stage, Recipe | CommandRecipe]:
         """The source, what the branch starts from, and the branch's recipe."""
-        trunk, branch = self.sweep.recipe, self.sweep.branch.recipe(self.sweep.recipe)
+        trunk = named(self.sweep.recipe)
+        branch = branched(self.sweep.branch, trunk)
         if arm == "scratch":
             init = Stage(Init(model=grown(self.sweep.model, operators), seed=self.seed))
             fresh = trunk.model_copy(update={"schedule": branch.schedule})
@@ -173,7 +176,7 @@ class _Seed:
         if self.sweep.series:
             return adopted(self.sweep.series[point], self.sweep.model)
         init = Stage(Init(model=self.sweep.model, seed=self.seed))
-        asked, recipe = self.sweep.points.at[point], self.sweep.recipe
+        asked, recipe = self.sweep.points.at[point], named(self.sweep.recipe)
         each = cost.of_one_token(self.sweep.points.unit, init.model)
         tokens = recipe.batches.nearest(recipe.batches.affordable(asked, each))
         if asked and not tokens:
@@ -194,7 +197,12 @@ class _Seed:
         return Stage(do, init)
 
     def _branch(
-        self, start: Stage, recipe: Recipe, sunk_flops: float, sunk_tokens: int, budget: int
+        self,
+        start: Stage,
+        recipe: Recipe | CommandRecipe,
+        sunk_flops: float,
+        sunk_tokens: int,
+        budget: int,
     ) -> Stage:
         budgets = self.sweep.budgets
         left = budgets.at[budget]

@@ -9,6 +9,7 @@ import yaml
 import conf
 from sweeps import config, search
 from sweeps.errors import GrowpointError
+from sweeps.recipe import Recipe
 from sweeps.stages import Train
 from sweeps.sweep import expand
 from tests.unit.sweeps.conftest import CORPUS
@@ -26,6 +27,7 @@ def test_every_choice_of_every_group_composes(group: str) -> None:
     needs = {
         ("data", "text"): ["data.paths=[README.md]"],
         ("data", "hub"): ["data.dataset=/nowhere"],
+        ("recipe", "command"): ["recipe.run=[train]"],
         ("data", "tokens"): ["data.paths=[a.bin]", "data.vocabulary=512"],
         ("cluster", "slurm"): ["cluster.partition=gpu"],
     }
@@ -64,7 +66,8 @@ def test_comma_choices_of_a_group_make_an_axis() -> None:
 def test_zipped_axes_go_together() -> None:
     axis = "axes=[{zip: {recipe.lr: [1e-3, 2e-3], recipe.clip: [1, 2]}}]"
     request = config.load("demo", [axis])
-    assert [(s.recipe.lr, s.recipe.clip) for s, _ in request.sweeps] == [(1e-3, 1.0), (2e-3, 2.0)]
+    recipes = [sweep.recipe.model_dump() for sweep, _ in request.sweeps]
+    assert [(r["lr"], r["clip"]) for r in recipes] == [(1e-3, 1.0), (2e-3, 2.0)]
 
 
 def test_a_sweep_file_may_lie_anywhere(tmp_path: Path) -> None:
@@ -277,4 +280,6 @@ def test_steps_of_a_recipe_are_an_axis_with_names() -> None:
         "in steps",
     ]
     assert [len(sweep.recipe.batches.stretches) for sweep, _ in request.sweeps] == [1, 2]
-    assert request.sweeps[1][0].recipe.batch_steps[0].until_tokens == 20000
+    recipe = request.sweeps[1][0].recipe
+    assert isinstance(recipe, Recipe)
+    assert recipe.batch_steps[0].until_tokens == 20000

@@ -5,6 +5,7 @@ import json
 from pydantic import BaseModel
 
 from sweeps import config, search
+from sweeps.command import CommandRecipe, File, Own
 from sweeps.growth import Depth, Width
 from sweeps.plan import plan, to_json
 from sweeps.recipe import Branch, Constant, Cosine, Recipe, Wsd
@@ -16,7 +17,8 @@ from tests.unit.sweeps.conftest import CORPUS
 
 VERBS = (Init, Train, Grow, Evaluate)
 PARTS = (Recipe, Constant, Wsd, Cosine, Suite, Choices, Benchmark, Depth, Width, Branch)
-HASHED: tuple[type[BaseModel], ...] = (*VERBS, *PARTS)
+COMMANDS = (CommandRecipe, File, Own)
+HASHED: tuple[type[BaseModel], ...] = (*VERBS, *PARTS, *COMMANDS)
 
 
 def test_defaults_of_what_is_hashed(golden: Golden) -> None:

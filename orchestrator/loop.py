@@ -3,7 +3,7 @@
 import inspect
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from orchestrator import models
+from orchestrator import models, sharding
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
+from orchestrator.ranks import ALONE, Ranks
+from orchestrator.shares import share
 from orchestrator.tokens import Stream
 from sweeps.errors import GrowpointError
 from sweeps.stages import Train
@@ -32,7 +34,10 @@ class Diverged(GrowpointError):  # noqa: N818 - it says what happened
 
 
 class Loop:
-    """One phase: weights, optimizer, position. `says` are told what `say` reports."""
+    """One phase: weights, optimizer, position. `says` are told what `say` reports.
+
+    Several ranks go through it together; each takes its share of every batch.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,7 @@ class Loop:
         stream: Stream,
         device: str,
         carried: Carried | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe = do.recipe
         self.position = start
@@ -49,9 +55,16 @@ class Loop:
         self._all = do.tokens
         self._end = do.tokens if do.ends else math.inf
         self._stream, self._device, self._first = stream, device, start
-        model = models.load(folder, device)
+        self._ranks = ranks
+        most = MICRO_BATCH_TOKENS // do.recipe.sequence_tokens
+        self._share = share(do.recipe.batch_sequences, most, ranks.rank, ranks.world)
+        model = (
+            models.load(folder, device)
+            if ranks.world == 1
+            else sharding.load(folder, device, do.recipe.precision, ranks)
+        )
         model.train()
-        self.optimizer = Optimizer(model, do.recipe)
+        self.optimizer = Optimizer(model, do.recipe, ranks)
         if start.folder:
             before = carried.updates if carried else 0
             self.optimizer.load(start.folder, before + self.steps)
@@ -80,7 +93,8 @@ class Loop:
     def step(self) -> None:
         """One batch: forward, backward, clip, update."""
         tokens = self.position.tokens
-        rows = torch.from_numpy(self._stream.batch(tokens, self.recipe.batch_sequences))
+        mine = tokens + self._share.first * self.recipe.sequence_tokens
+        rows = torch.from_numpy(self._stream.batch(mine, self._share.count))
         loss, router = self._backward(rows.to(self._device, non_blocking=True))
         norm = self.optimizer.clip()
         lr = self.recipe.lr_at(tokens, self._end)
@@ -91,19 +105,29 @@ class Loop:
         self.position = replace(self.position, tokens=tokens + self.recipe.batch_tokens)
 
     def _backward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gradients of one batch of [B, T + 1] tokens; its mean loss, and the router's."""
-        size = max(1, MICRO_BATCH_TOKENS // self.recipe.sequence_tokens)
+        """Gradients of one batch, of which this rank has [B, T + 1] tokens; the mean losses.
+
+        The means over ranks are those over the whole batch: of the token loss, and the router's.
+        """
         losses, routers = [], []
-        for part in rows.split(size):
-            share = len(part) / len(rows)
+        for part, weight in self._weighted(rows):
             loss, router = self._losses(part)
             whole = loss if router is None else loss + self.recipe.router_loss * router
-            (whole * share).backward()
+            (whole * weight).backward()
             self.optimizer.collect()
-            losses.append(loss.detach() * share)
+            losses.append(loss.detach() * weight)
             if router is not None:
-                routers.append(router.detach().float() * share)
+                routers.append(router.detach().float() * weight)
         return torch.stack(losses).sum(), torch.stack(routers).sum() if routers else None
+
+    def _weighted(self, rows: Tensor) -> Iterator[tuple[Tensor, float]]:
+        """The parts of this rank's rows, and what each weighs in the mean over ranks."""
+        parts = rows.split(self._share.size)
+        for part in parts:
+            yield part, self._ranks.world * len(part) / self.recipe.batch_sequences
+        # All ranks put the layers together equally often.
+        for _ in range(self._share.passes - len(parts)):
+            yield parts[-1], 0.0
 
     def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         extra = {"output_router_logits": True} if self._routed else {}
@@ -119,7 +143,8 @@ class Loop:
         """
         # On a GPU the numbers of several steps are fetched at once, before anything is said or
         # saved: each fetch waits for the GPU to finish.
-        for seen, numbers in zip(self._waiting, _numbers(self._waiting), strict=True):
+        fetched = _numbers(self._waiting, self._ranks)
+        for seen, numbers in zip(self._waiting, fetched, strict=True):
             if not all(map(math.isfinite, numbers)):
                 raise _diverged(seen, numbers)
             loss, router = numbers.loss, None if seen.router is None else numbers.router
@@ -170,7 +195,7 @@ class _Numbers(NamedTuple):
     norm: float
 
 
-def _numbers(waiting: Sequence[_Seen]) -> list[_Numbers]:
+def _numbers(waiting: Sequence[_Seen], ranks: Ranks) -> list[_Numbers]:
     if not waiting:
         return []
     nothing = torch.zeros_like(waiting[0].loss)
@@ -178,7 +203,8 @@ def _numbers(waiting: Sequence[_Seen]) -> list[_Numbers]:
         torch.stack((seen.loss, nothing if seen.router is None else seen.router, seen.norm))
         for seen in waiting
     ]
-    return [_Numbers(*row) for row in torch.stack(rows).tolist()]
+    # The norm is that of the whole gradient on every rank, and so their mean.
+    return [_Numbers(*row) for row in ranks.mean(torch.stack(rows)).tolist()]
 
 
 def _per_second(since: tuple[float, int], tokens: int) -> float | None:

@@ -28,16 +28,24 @@ def load(
     Raises GrowpointError on the first rank, and EndedError on the others, for what cannot be read.
     """
     found: list[PreTrainedModel] = []
-    ranks.first(lambda: found.append(models.load(folder)))
+
+    def read() -> list[str]:
+        found.append(models.load(folder))
+        return [name for name, weight in found[0].named_parameters() if weight.requires_grad]
+
+    # What is learnt is not the same in a network that was loaded and in one that was only built.
+    learnt = set(ranks.first(read, list[str]))
     model = found[0] if found else models.hollow(folder)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in learnt)
     models.choose_experts(model, device)
     # Other names for the same memory, which outlive the cutting.
-    whole = {name: weight.detach() for name, weight in model.named_parameters()}
+    kept = {name: weight.detach() for name, weight in model.named_parameters()}
     _cut(model, device, precision, ranks)
     if not ranks.is_first:
         model.to_empty(device=device)
     for name, weight in model.named_parameters():
-        full = whole.pop(name).to(device) if ranks.is_first else _empty(weight, device)
+        full = kept.pop(name).to(device) if ranks.is_first else _empty(weight, device)
         distributed.broadcast(full.contiguous(), 0)
         copy_into(weight, full)
     for buffer in model.buffers():
@@ -52,9 +60,10 @@ def _empty(weight: Tensor, device: str) -> Tensor:
 def _cut(
     model: PreTrainedModel, device: str, precision: Literal["fp32", "bf16"], ranks: Ranks
 ) -> None:
-    policy = MixedPrecisionPolicy()
-    if precision == "bf16":
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    # Weights alone are rounded, as in the copy that one process computes with: some architectures
+    # hand rotary angles from layer to layer in fp32.
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(torch.device(device).type, (ranks.world,))
     for block in _blocks(model):
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -91,11 +100,17 @@ def weights(model: PreTrainedModel, ranks: Ranks) -> dict[str, Tensor]:
 
     All ranks meet here; the others get nothing.
     """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    met: dict[int, Tensor | None] = {}
     kept: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        found = whole(tensor)
-        if ranks.is_first:
-            kept[name] = found.to("cpu")
+        # Tied weights are one, which transformers knows by their memory.
+        key = id(parameters.get(name, tensor))
+        if key not in met:
+            found = whole(tensor)
+            met[key] = found.to("cpu") if ranks.is_first else None
+        if (at_hand := met[key]) is not None:
+            kept[name] = at_hand
     return kept
 
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from orchestrator import checkpoint, claim
 from orchestrator.headers import DamagedError
+from orchestrator.ranks import ALONE, Ranks
 from orchestrator.store import Store, beginnings, phases
 from sweeps import carried, cost
 from sweeps.data import Corpus, Data
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstance:
-    """What does not change the result: how often to save, on what, when to stop."""
+    """What does not change the result: how often to save, on what, with whom, when to stop."""
 
     save_seconds: float = 60.0
     threads: int = 1
     stop: Callable[[], bool] = lambda: False
     allocation: str = ""
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,34 @@ def _grow(work: Work, stage: Stage, do: Grow) -> dict[str, Any]:
 
 
 def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
-    from orchestrator import train
-
-    run, corpus = work.store.run(stage.id), _corpus(work, do.corpus)
+    corpus = _corpus(work, do.corpus)
     if corpus is None:
         return None
+    source, ranks = _source(work, stage), work.circumstance.ranks
+    ranks.announce(train=stage.id)
+    with ranks.explained():
+        return _phase(work, stage, do, source, corpus)
+
+
+def take_part(work: Work, stage: Stage) -> None:
+    """Train a phase that the first rank of this job has announced, and made sure of its source."""
+    assert isinstance(stage.do, Train)
+    assert stage.after is not None
+    source = work.store.checkpoint(stage.after.id)
+    _phase(work, stage, stage.do, source, work.store.corpus(stage.do.corpus.id))
+
+
+def _phase(
+    work: Work, stage: Stage, do: Train, source: Path, corpus: Path
+) -> dict[str, Any] | None:
+    from orchestrator import train
+
+    run, ranks = work.store.run(stage.id), work.circumstance.ranks
     came = train.train(
         do,
-        source=_source(work, stage),
+        source=source,
         carried=_carried(work, stage),
-        resume=_resume(work.store, stage),
+        resume=_resume(work.store, stage) if ranks.is_first else [],
         target=work.store.checkpoint(stage.id),
         partial=run / "partial",
         stream_folder=corpus,
@@ -116,6 +136,7 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
         save_seconds=work.circumstance.save_seconds,
         threads=work.circumstance.threads,
         device=train.device(),
+        ranks=ranks,
     )
     return came.to_dict() if came.finished else None
 

@@ -6,30 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import loop, ranks
+from orchestrator.moments import Carried, Growth
 from orchestrator.ranks import Ranks
 from orchestrator.train import train
+from sweeps.errors import GrowpointError
+from sweeps.growth import Depth
+from sweeps.model import Model
 from sweeps.stages import Train
 from tests.integration.together import after
 
 
+def carried(said: dict[str, Any] | None) -> Carried | None:
+    if said is None:
+        return None
+    growth = Growth(Model.model_validate(said["model"]), (Depth(),))
+    return Carried(Path(said["folder"]), growth, said["updates"])
+
+
 def answer(mine: Ranks, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """Train one phase; what came of it, or the error."""
+    """Train one phase; what came of it."""
     loop.MICRO_BATCH_TOKENS = asked["micro_batch_tokens"]
-    name, stop = asked["name"], asked["stop"]
-    try:
+    name = asked["name"]
+    with mine.explained():
         came = train(
             Train.model_validate(asked["do"]),
             source=Path(asked["source"]),
+            carried=carried(asked["carried"]),
             target=folder / name,
             partial=folder / f"{name}.partial",
             stream_folder=Path(asked["tokens"]),
             metrics=folder / f"{name}.jsonl",
             log_every_steps=1,
-            stop=after(stop[mine.rank]),
+            stop=after(asked["stop"][mine.rank]),
             ranks=mine,
         )
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
     return came.to_dict()
 
 
@@ -37,8 +47,15 @@ def main() -> None:
     """The only argument is the folder that is trained in."""
     mine = ranks.join()
     for line in sys.stdin:
-        print(json.dumps(answer(mine, Path(sys.argv[1]), json.loads(line))), flush=True)
-    mine.part("done")
+        try:
+            said = answer(mine, Path(sys.argv[1]), json.loads(line))
+        except Exception as error:
+            mine.complain(error)
+            said = {"error": error.text() if isinstance(error, GrowpointError) else repr(error)}
+        print(json.dumps(said), flush=True)
+        if "error" in said:
+            break
+    mine.part("failed" if "error" in said else "done")
 
 
 if __name__ == "__main__":

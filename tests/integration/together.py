@@ -16,9 +16,16 @@ NEVER = 10**6
 
 
 def after(steps: int) -> Callable[[], bool]:
-    """A stop flag that turns true at the step boundary after so many steps."""
+    """A stop flag that turns true after so many steps; after -N it fails instead."""
     asked = iter(range(NEVER))
-    return lambda: next(asked) >= steps
+
+    def stop() -> bool:
+        is_time = next(asked) >= abs(steps)
+        if is_time and steps < 0:
+            raise MemoryError("there is no more memory")
+        return is_time
+
+    return stop
 
 
 def free_port() -> int:
@@ -30,8 +37,8 @@ def free_port() -> int:
 class Together:
     """`world` processes in one folder; each call is one phase that all of them train."""
 
-    def __init__(self, folder: Path, tokens: Path, world: int) -> None:
-        self.folder, self.tokens, self.world = folder, tokens, world
+    def __init__(self, folder: Path, tokens: Path, world: int = 2) -> None:
+        self.folder, self.tokens = folder, tokens
         shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
         shared |= {"MASTER_PORT": str(free_port()), "PYTHONPATH": str(Path(__file__).parents[2])}
         command = [sys.executable, "-m", "tests.integration.rank_process", str(folder)]
@@ -57,7 +64,9 @@ class Together:
     ) -> None:
         for process in self.processes:
             assert process.stdin
+            assert process.stdout
             process.stdin.close()
+            process.stdout.close()
         for process in self.processes:
             process.wait(60)
 
@@ -68,6 +77,7 @@ class Together:
         source: Path,
         stop: Sequence[int] = (NEVER, NEVER),
         micro_batch_tokens: int = 16384,
+        carried: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         """What every rank says came of it; rank r is asked to stop after `stop[r]` steps."""
         asked = {
@@ -77,9 +87,15 @@ class Together:
             "tokens": str(self.tokens),
             "stop": list(stop),
             "micro_batch_tokens": micro_batch_tokens,
+            "carried": carried,
         }
         for process in self.processes:
             assert process.stdin
             process.stdin.write(json.dumps(asked) + "\n")
             process.stdin.flush()
-        return [json.loads(process.stdout.readline()) for process in self.processes]  # type: ignore[union-attr]
+        return [self._answer(process) for process in self.processes]
+
+    def _answer(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
+        assert process.stdout
+        said: dict[str, Any] = json.loads(process.stdout.readline())
+        return said

@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,14 +35,26 @@ JOIN_SECONDS = 600.0
 STEP_SECONDS = 600.0
 # A signal is seen between two looks at the store.
 LOOK_SECONDS = 5.0
-# Until the others have read how the job ended: the store ends with its process.
-LEAVE_SECONDS = 60.0
+# Until the others have read how the job ended: the store ends with its process. A job is done only
+# if every rank ends well; one that failed or was stopped has failed for SLURM either way.
+LEAVE_SECONDS = {"done": 60.0, "stopped": 5.0, "failed": 5.0}
 # Between a rank's death and the first one's failing in turn, for its last words to arrive.
 WORDS_SECONDS = 2.0
 
 
+# What gloo and NCCL say of a process that no longer answers; they have no class of error for it.
+CONNECTION = re.compile(r"connection|socket|timed? ?out|nccl", re.IGNORECASE)
+
+
 class EndedError(Exception):
     """The first rank has given up what this one takes part in; it says why in its own log."""
+
+
+class LostError(BaseException):
+    """Another rank has died without a word: as if this process had been killed, too.
+
+    No Exception, so that nobody writes down a cause: the scheduler knows it.
+    """
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,10 @@ class Ranks:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Where another rank's death is what failed, raise GrowpointError with its last words."""
+        """Where another rank's death is what failed, raise GrowpointError with its last words.
+
+        Raises LostError if it left none: it was killed, or its node is gone.
+        """
         try:
             yield
         except GrowpointError:
@@ -142,6 +158,8 @@ class Ranks:
                     [("rank", f"{rank} of {self.world}"), *_lines(text)],
                     "put that right, and launch again",
                 ) from error
+            if isinstance(error, RuntimeError) and CONNECTION.search(str(error)):
+                raise LostError(f"a rank of {self.world} is gone: {error}") from error
             raise
 
     def _complaints(self) -> Iterator[tuple[int, str]]:
@@ -165,7 +183,7 @@ class Ranks:
             self.keys.add("left", 1)
             return
         self.announce(end=ending)
-        deadline = time.monotonic() + LEAVE_SECONDS
+        deadline = time.monotonic() + LEAVE_SECONDS[ending]
         while self.keys.add("left", 0) < self.world - 1 and time.monotonic() < deadline:
             time.sleep(0.05)
         if ending == "done":

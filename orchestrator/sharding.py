@@ -125,12 +125,6 @@ def save(file: Path | None, tensors: Iterable[tuple[str, Tensor]]) -> None:
             whole(tensor)
         return
     with file.open("wb") as stream:
-        stream.write(
-            written(Described(n, "F32", tuple(t.shape), t.numel() * 4) for n, t in known)
-        )
+        stream.write(written(Described(n, "F32", tuple(t.shape), t.numel() * 4) for n, t in known))
         for _, tensor in known:
-            stream.write(_bytes(whole(tensor)))
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.detach().float().cpu().contiguous().numpy()).cast("B")
+            stream.write(whole(tensor).detach().cpu().contiguous().numpy().data)

@@ -25,6 +25,7 @@ def run(store: str, sweep: str, job: str) -> dict[str, str]:
 
     from orchestrator import together
     from orchestrator.job import Circumstance
+    from orchestrator.ranks import LostError
     from orchestrator.store import Store
     from sweeps.errors import GrowpointError
 
@@ -41,7 +42,10 @@ def run(store: str, sweep: str, job: str) -> dict[str, str]:
         allocation=slurm_id(),
         ranks=_ranks(),
     )
-    outcome = together.run(Store(Path(store)), sweep, job, circumstance, stopped=_requeue)
+    try:
+        outcome = together.run(Store(Path(store)), sweep, job, circumstance, stopped=_requeue)
+    except LostError as error:
+        sys.exit(str(error))
     if outcome.ending == "stopped":
         # Without a result that submitit would call done.
         sys.exit(signal.SIGUSR2)

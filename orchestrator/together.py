@@ -45,6 +45,7 @@ def _take_part(store: Store, sweep: str, circumstance: Circumstance) -> Outcome:
                 verbs.take_part(work, stage)
             except EndedError as error:
                 logger.info("the first rank has ended: %s", error)
+                ranks.part()
                 return Outcome("failed", stage.id, "the first rank failed")
             except Exception as error:
                 logger.exception("rank %d of %d failed", ranks.rank, ranks.world)

@@ -87,17 +87,9 @@ def train(
         raise ValueError(f"a {do.optimizer_state} optimizer state and {carried} do not agree")
     _require_whole_batches(do)
     torch.set_num_threads(threads)
-    require(stream_folder, do.corpus)
-    stream = Stream(stream_folder, do.recipe.sequence_tokens, do.seed, do.stream)
-    stream.require_batch(do.recipe.batch_sequences)
+    stream = _stream(do, stream_folder)
     repeated = stream.overlap(trunk_tokens, do.tokens)
-
-    def begin() -> tuple[bool, Position]:
-        phase.tidy(partial, target)
-        done = phase.finished(do, target)
-        return done is not None, done or phase.furthest(do, (*resume, partial))
-
-    is_done, start = ranks.first(begin, tuple[bool, Position])
+    is_done, start = ranks.first(lambda: _begin(do, partial, target, resume), tuple[bool, Position])
     if is_done:
         return _outcome(True, start, start, None, repeated, ranks)
     is_first = ranks.is_first
@@ -118,6 +110,20 @@ def train(
             if is_first:
                 shutil.rmtree(partial, ignore_errors=True)
     return _outcome(ended, loop.position, start, loop.speed, repeated, ranks)
+
+
+def _stream(do: Train, folder: Path) -> Stream:
+    require(folder, do.corpus)
+    stream = Stream(folder, do.recipe.sequence_tokens, do.seed, do.stream)
+    stream.require_batch(do.recipe.batch_sequences)
+    return stream
+
+
+def _begin(do: Train, partial: Path, target: Path, resume: Iterable[Path]) -> tuple[bool, Position]:
+    """Whether the phase is done, and the position that it is at."""
+    phase.tidy(partial, target)
+    done = phase.finished(do, target)
+    return done is not None, done or phase.furthest(do, (*resume, partial))
 
 
 def _require_whole_batches(do: Train) -> None:

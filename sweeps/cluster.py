@@ -58,7 +58,7 @@ class Slurm(Description):
     @model_validator(mode="after")
     def _a_gpu_each(self) -> "Slurm":
         if 0 < self.gpus < self.tasks:
-            raise ValueError(f"{self.tasks} tasks a node need as many GPUs, and gpus is {self.gpus}")
+            raise ValueError(f"{self.tasks} tasks on a node need as many GPUs, not {self.gpus}")
         return self
 
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed import HashStore
 
-from orchestrator import checkpoint, loop, models, train
+from orchestrator import checkpoint, loop, models, ranks, train
 from orchestrator.grow import grow
 from orchestrator.moments import Carried, Growth
-from orchestrator.ranks import EndedError, Ranks
+from orchestrator.ranks import EndedError, LostError, Ranks
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth
@@ -22,6 +22,7 @@ from sweeps.model import Model
 from sweeps.recipe import Recipe
 from sweeps.stages import Train
 from tests.integration.tiny_corpus import prepared
+from tests.integration.tiny_families import saved, tiny
 from tests.integration.together import NEVER, Together, after
 
 MODEL = Model(
@@ -135,7 +136,19 @@ def test_bf16_computes_as_the_copy_of_one_process_does(place: Place) -> None:
     place.require_same("two16", "one16", tolerance=2e-3)
     losses = [[line["loss"] for line in place.lines(name)] for name in ("two16", "one32")]
     assert losses[0] != losses[1]
-    assert load_file(place.folder / "two16/model.safetensors")["lm_head.weight"].dtype is torch.float32
+    learnt = load_file(place.folder / "two16/model.safetensors")
+    assert {tensor.dtype for tensor in learnt.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("family", ["olmoe", "ernie4_5_moe"])
+def test_tied_weights_and_those_that_only_loading_makes_learnable(
+    family: str, place: Place
+) -> None:
+    name = f"{family}-tied"
+    network = saved(tiny(family, vocabulary=300, tied=family == "olmoe"), place.folder / name)
+    place.both(place.do(2), f"{name}-two", rows=2, source=network)
+    place.alone(place.do(2), f"{name}-one", rows=2, source=network)
+    place.require_same(f"{name}-two", f"{name}-one")
 
 
 def test_a_phase_goes_on_with_another_number_of_ranks(place: Place) -> None:
@@ -208,7 +221,19 @@ def test_what_fails_on_the_first_rank_ends_the_others() -> None:
         second.first(fail)
 
 
-def test_the_first_rank_leaves_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_death_without_a_word_is_left_to_the_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "WORDS_SECONDS", 0.0)
+    first, second = two(HashStore())
+    with pytest.raises(LostError, match="closed by peer"), first.explained():
+        raise RuntimeError("[gloo/tcp/pair.cc:547] Connection closed by peer [10.0.0.1]:1234")
+    with pytest.raises(ZeroDivisionError), first.explained():
+        raise ZeroDivisionError
+    second.complain(MemoryError("there is no more memory"))
+    with pytest.raises(GrowpointError, match="a rank of the job failed"), first.explained():
+        raise RuntimeError("Connection closed by peer")
+
+
+def test_the_first_rank_leaves_last() -> None:
     first, second = two(HashStore())
     leaving = threading.Thread(target=first.part, args=("stopped",))
     leaving.start()

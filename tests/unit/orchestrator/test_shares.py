@@ -40,7 +40,8 @@ def test_all_ranks_make_as_many_passes_and_none_is_idle(sizes: tuple[int, int, i
 def test_parts_are_those_of_one_process_where_there_are_enough(sizes: tuple[int, int, int]) -> None:
     sequences, most, world = sizes
     alone = parts(share(sequences, most))
-    together = [part for rank in range(world) for part in parts(share(sequences, most, rank, world))]
+    shares = [share(sequences, most, rank, world) for rank in range(world)]
+    together = [part for mine in shares for part in parts(mine)]
     if world * max(1, most) <= sequences:
         assert together == alone
 

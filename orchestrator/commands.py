@@ -222,6 +222,7 @@ def _launch_slurm(
     from orchestrator import slurm, slurm_check
 
     longest_minutes = slurm_check.check(cluster, store)
+    slurm_check.check_ranks(cluster, made.stages)
     if not arguments.yes and not _confirmed():
         return 1
     _ask_all(store.open(), made, request)

@@ -40,28 +40,28 @@ class HeadLoss:
         can = "logits_to_keep" in taken and model.base_model is not model
         self._plain: bool | None = None if can else False
 
-    def __call__(self, rows: Tensor) -> Losses:
-        """Losses of one forward pass."""
+    def __call__(self, rows: Tensor, **more: Tensor) -> Losses:
+        """Losses of one forward pass, which is given `more` as it is."""
         inputs, labels = rows[:, :-1], rows[:, 1:]
         if labels.numel() * int(self._model.config.vocab_size) > self._logits and self._splits(
             rows
         ):
-            hidden, came = self._last_hidden(inputs)
+            hidden, came = self._last_hidden(inputs, **more)
             return Losses(self._pieces(hidden, labels), _router(came))
-        came = self._forward(inputs)
+        came = self._forward(inputs, **more)
         loss = cross_entropy(came.logits.flatten(0, 1).float(), labels.flatten())
         return Losses(loss, _router(came))
 
     def _forward(self, inputs: Tensor, **more: Any) -> Any:
         return self._model(input_ids=inputs, use_cache=False, **self._more, **more)
 
-    def _last_hidden(self, inputs: Tensor) -> tuple[Tensor, Any]:
+    def _last_hidden(self, inputs: Tensor, **more: Tensor) -> tuple[Tensor, Any]:
         """[B, T, H] before the head, and what the network returned with one logit a row."""
         kept: list[Tensor] = []
         base: nn.Module = self._model.base_model
         watch = base.register_forward_hook(lambda _module, _inputs, came: kept.append(came[0]))
         try:
-            came = self._forward(inputs, logits_to_keep=1)
+            came = self._forward(inputs, logits_to_keep=1, **more)
         finally:
             watch.remove()
         return kept[0], came

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from orchestrator import claim, verbs
 from orchestrator.progress import reached
 from orchestrator.store import Store
-from orchestrator.verbs import Circumstance, Work
+from orchestrator.work import Circumstance, Work
 from sweeps import cost
 from sweeps.errors import GrowpointError
 from sweeps.stages import Stage, Train
@@ -64,7 +64,7 @@ def run_stage(
     held = claim.wait(store.run(stage_id) / "claim", circumstance.allocation, circumstance.stop)
     if held is None:
         return Outcome("stopped", stage_id)
-    with held, _logged(store.run(stage_id)):
+    with held, logged(store.run(stage_id)):
         if store.done(stage_id):
             return Outcome("done", stage_id)
         try:
@@ -171,7 +171,7 @@ def _saved_tokens(run: Path) -> int:
 
 
 @contextmanager
-def _logged(run: Path) -> Iterator[None]:
+def logged(run: Path) -> Iterator[None]:
     """Send log lines of this process to the stage's own log as well."""
     (run / "log").mkdir(parents=True, exist_ok=True)
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{socket.gethostname()}-{os.getpid()}.log"

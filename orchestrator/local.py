@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator import claim
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, read_json
-from orchestrator.verbs import MICRO_BATCH_VARIABLE
+from orchestrator.work import MICRO_BATCH_VARIABLE
 from sweeps.cluster import Local
 from sweeps.errors import GrowpointError
 

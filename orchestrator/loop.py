@@ -1,6 +1,5 @@
 """The state of a phase of training in memory, moved forward step by step."""
 
-import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +9,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from orchestrator import models, packing
+from orchestrator import models, packing, sharding
+from orchestrator.head_loss import HeadLoss, Losses
+from orchestrator.loads import Loads, balance
 from orchestrator.memory import MICRO_BATCH_TOKENS
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
+from orchestrator.ranks import ALONE, Ranks
+from orchestrator.shares import Share, require_rows, share
 from orchestrator.tokens import Stream, cut
 from sweeps.errors import GrowpointError
 from sweeps.recipe import Recipe
@@ -30,7 +32,10 @@ class Diverged(GrowpointError):  # noqa: N818 - it says what happened
 
 
 class Loop:
-    """One phase: weights, optimizer, position. `says` are told what `say` reports."""
+    """One phase: weights, optimizer, position. `says` are told what `say` reports.
+
+    Several ranks go through it together; each takes its share of every batch.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Loop:
         device: str,
         carried: Carried | None = None,
         micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+        ranks: Ranks = ALONE,
     ) -> None:
         assert isinstance(do.recipe, Recipe)
         self.recipe = do.recipe
@@ -50,18 +56,26 @@ class Loop:
         self._all = do.tokens
         self._end = do.tokens if do.ends else math.inf
         self._stream, self._device, self._first = stream, device, start
-        model = models.load(folder, device)
+        self._ranks = ranks
+        for batch in self.recipe.batches.stretches:
+            require_rows(batch.sequences, ranks.world)
+        model = (
+            models.load(folder, device)
+            if ranks.world == 1
+            else sharding.load(folder, device, self.recipe.precision, ranks)
+        )
         self._document_end = stream.end_of_document if do.recipe.document_masks else None
         if self._document_end is not None:
             packing.require_apart(model)
         model.train()
-        self.optimizer = Optimizer(model, self.recipe)
+        self.optimizer = Optimizer(model, self.recipe, ranks)
         if start.folder:
             before = carried.updates if carried else 0
             self.optimizer.load(start.folder, before + self.steps)
         elif carried:
             self.optimizer.carry(carried)
-        self._routed = "output_router_logits" in inspect.signature(model.forward).parameters
+        self._head_loss = HeadLoss(self.optimizer.compute)
+        self._loads = Loads(self.optimizer.compute)
         self._waiting: list[_Seen] = []
         self._last: tuple[_Seen, _Numbers]
         self._began = self._said = (time.perf_counter(), start.tokens)
@@ -84,9 +98,12 @@ class Loop:
     def step(self) -> None:
         """One batch: forward, backward, clip, update."""
         tokens = self.position.tokens
-        batch = self.recipe.batches.at(tokens)
-        rows = torch.from_numpy(cut(self._stream.batch(tokens, batch.sequences), batch.row_tokens))
-        loss, router = self._backward(rows.to(self._device, non_blocking=True))
+        batch, length = self.recipe.batches.at(tokens), self.recipe.sequence_tokens
+        mine = share(batch.sequences, self._at_once // length, self._ranks.rank, self._ranks.world)
+        whole = self._stream.batch(tokens + mine.first * length, mine.count)
+        rows = torch.from_numpy(cut(whole, batch.row_tokens))
+        self._loads.clear()
+        loss, router = self._backward(mine, rows.to(self._device, non_blocking=True))
         norm = self.optimizer.clip()
         lr = self.recipe.lr_at(tokens, self._end)
         self._waiting.append(_Seen(self.steps + 1, tokens, lr, loss, router, norm))
@@ -95,30 +112,27 @@ class Loop:
         self.optimizer.step(lr)
         self.position = replace(self.position, tokens=tokens + batch.tokens)
 
-    def _backward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Gradients of one batch of [B, T + 1] tokens; its mean loss, and the router's."""
-        size = max(1, self._at_once // (rows.shape[1] - 1))
+    def _backward(self, mine: Share, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gradients of one batch, of which this rank has [B, T + 1] tokens; the mean losses.
+
+        The means over ranks are those over the whole batch: of the token loss, and the router's.
+        """
         losses, routers = [], []
-        for part in rows.split(size):
-            share = len(part) / len(rows)
+        for part, weight in mine.weighted(rows):
             loss, router = self._losses(part)
             whole = loss if router is None else loss + self.recipe.router_loss * router
-            (whole * share).backward()
+            (whole * weight).backward()
             self.optimizer.collect()
-            losses.append(loss.detach() * share)
+            losses.append(loss.detach() * weight)
             if router is not None:
-                routers.append(router.detach().float() * share)
+                routers.append(router.detach().float() * weight)
         return torch.stack(losses).sum(), torch.stack(routers).sum() if routers else None
 
-    def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        inputs = rows[:, :-1]
-        extra: dict[str, Any] = {"output_router_logits": True} if self._routed else {}
-        if self._document_end is not None:
-            extra["position_ids"] = packing.positions(inputs, self._document_end)
-        came = self.optimizer.compute(input_ids=inputs, use_cache=False, **extra)
-        loss = cross_entropy(came.logits.flatten(0, 1).float(), rows[:, 1:].flatten())
-        router = getattr(came, "aux_loss", None)
-        return loss, router if isinstance(router, Tensor) else None
+    def _losses(self, rows: Tensor) -> Losses:
+        if self._document_end is None:
+            return self._head_loss(rows)
+        apart = packing.positions(rows[:, :-1], self._document_end)
+        return self._head_loss(rows, position_ids=apart)
 
     def settle(self) -> None:
         """Check all steps so far, and bring the position's seconds and losses up to date.
@@ -127,7 +141,8 @@ class Loop:
         """
         # On a GPU the numbers of several steps are fetched at once, before anything is said or
         # saved: each fetch waits for the GPU to finish.
-        for seen, numbers in zip(self._waiting, _numbers(self._waiting), strict=True):
+        fetched = _numbers(self._waiting, self._ranks)
+        for seen, numbers in zip(self._waiting, fetched, strict=True):
             if not all(map(math.isfinite, numbers)):
                 raise _diverged(seen, numbers)
             loss, router = numbers.loss, None if seen.router is None else numbers.router
@@ -150,6 +165,7 @@ class Loop:
             "router_loss": None if router is None else router / unsaid.steps,
             "lr": seen.lr,
             "grad_norm": numbers.norm,
+            **balance(self._loads.counts()),
             "seconds": round(self.position.seconds, 3),
             "tokens_per_second": _per_second(self._said, self.position.tokens),
         }
@@ -178,7 +194,7 @@ class _Numbers(NamedTuple):
     norm: float
 
 
-def _numbers(waiting: Sequence[_Seen]) -> list[_Numbers]:
+def _numbers(waiting: Sequence[_Seen], ranks: Ranks) -> list[_Numbers]:
     if not waiting:
         return []
     nothing = torch.zeros_like(waiting[0].loss)
@@ -186,7 +202,8 @@ def _numbers(waiting: Sequence[_Seen]) -> list[_Numbers]:
         torch.stack((seen.loss, nothing if seen.router is None else seen.router, seen.norm))
         for seen in waiting
     ]
-    return [_Numbers(*row) for row in torch.stack(rows).tolist()]
+    # The norm is that of the whole gradient on every rank, and so their mean.
+    return [_Numbers(*row) for row in ranks.mean(torch.stack(rows)).tolist()]
 
 
 def _per_second(since: tuple[float, int], tokens: int) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -100,7 +101,7 @@ def load(
     if lost:
         raise _cannot(folder, f"no fitting weights for {lost[0]} ({len(lost)} such tensors)")
     model.to(device)
-    _choose_experts(model, device)
+    choose_experts(model, device)
     return model
 
 
@@ -124,7 +125,7 @@ def _cannot(folder: Path, says: str) -> GrowpointError:
     )
 
 
-def _choose_experts(model: PreTrainedModel, device: str) -> None:
+def choose_experts(model: PreTrainedModel, device: str) -> None:
     """`grouped_mm` on a GPU, our sorted loop elsewhere; some architectures offer no choice."""
     if not HAS_REGISTRY:
         return
@@ -135,10 +136,21 @@ def _choose_experts(model: PreTrainedModel, device: str) -> None:
         logger.info("experts run as the architecture has them: %s", error)
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write weights (safetensors, each expert by itself) and config in Hugging Face layout."""
+def hollow(folder: Path) -> PreTrainedModel:
+    """The network in a checkpoint folder without its numbers: all tensors are on `meta`."""
+    with _quiet(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return made
+
+
+def save(model: PreTrainedModel, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write weights (safetensors, each expert by itself) and config in Hugging Face layout.
+
+    `weights` are those of a network that is spread over ranks, whole.
+    """
     with _quiet():
-        model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+        model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

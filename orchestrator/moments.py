@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from orchestrator import checkpoint
+from orchestrator import checkpoint, sharding
 from sweeps import family as families
 from sweeps.errors import GrowpointError
 from sweeps.family import Family, Place
@@ -176,7 +176,7 @@ def _grown(found: Tensor, origin: Origin) -> Tensor:
 def _copy(found: Tensor, target: Tensor, path: Path, name: str) -> None:
     if found.shape != target.shape:
         raise unlike(path, name)
-    target.copy_(found)
+    sharding.copy_into(target, found)
 
 
 def _require_same(path: Path, weights: Iterable[str], there: Iterable[str]) -> None:

@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from orchestrator import sharding
 from orchestrator.moments import FILE, MOMENTS, Carried, unlike
+from orchestrator.ranks import ALONE, Ranks
 from sweeps.recipe import Recipe
 
 
@@ -22,9 +24,11 @@ class Optimizer:
     that everything inside computes in bf16, and sums of many small updates are kept in fp32.
     """
 
-    def __init__(self, model: PreTrainedModel, recipe: Recipe) -> None:
-        self.model = model
-        self.compute = model if recipe.precision == "fp32" else _bf16(model)
+    def __init__(self, model: PreTrainedModel, recipe: Recipe, ranks: Ranks = ALONE) -> None:
+        self.model, self.ranks = model, ranks
+        # A network that is spread over ranks is put together in bf16 layer by layer.
+        has_twin = recipe.precision == "bf16" and ranks.world == 1
+        self.compute = _bf16(model) if has_twin else model
         self._clip = recipe.clip
         self._named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._masters = list(self._named.values())
@@ -61,7 +65,10 @@ class Optimizer:
         for weight in self._masters:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        return nn.utils.clip_grad_norm_(self._masters, self._clip)
+        found = [weight.grad for weight in self._masters if weight.grad is not None]
+        norm = sharding.whole(nn.utils.get_total_norm(found))
+        nn.utils.clip_grads_with_norm_(self._masters, self._clip, norm)
+        return norm
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -73,15 +80,28 @@ class Optimizer:
         if self.compute is not self.model:
             torch._foreach_copy_(self._working, self._masters)
 
-    def save(self, folder: Path) -> None:
-        """Write the moments as `exp_avg.NAME` and `exp_avg_sq.NAME`."""
+    def save(self, folder: Path | None) -> None:
+        """Write the moments as `exp_avg.NAME` and `exp_avg_sq.NAME`.
+
+        All ranks meet here; those that have no folder write nothing.
+        """
         state = self._adamw.state
         tensors = {
             f"{moment}.{name}": state[weight][moment].contiguous()
             for name, weight in self._named.items()
             for moment in MOMENTS
         }
-        save_file(tensors, folder / FILE)
+        if self.ranks.world > 1:
+            sharding.save(folder / FILE if folder else None, tensors.items())
+        elif folder:
+            save_file(tensors, folder / FILE)
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """Whole weights of a network that is spread over ranks; None for any other.
+
+        All ranks meet here; the first one alone gets them.
+        """
+        return sharding.weights(self.model, self.ranks) if self.ranks.world > 1 else None
 
     def load(self, folder: Path, step: int) -> None:
         """Read moments after `step` updates. Raises GrowpointError if they are of other weights."""
@@ -95,7 +115,7 @@ class Optimizer:
                     found = file.get_tensor(f"{moment}.{name}")
                     if found.shape != weight.shape:
                         raise unlike(folder / FILE, f"{moment}.{name}")
-                    self._adamw.state[weight][moment].copy_(found)
+                    sharding.copy_into(self._adamw.state[weight][moment], found)
 
     def carry(self, carried: Carried) -> None:
         """Begin with the moments of the phase before. Raises GrowpointError if they do not fit."""

@@ -117,6 +117,7 @@ def write(do: Train, state: Optimizer, position: Position, folder: Path, tokeniz
     """Publish a checkpoint that the phase can be resumed from.
 
     One whose schedule has ended cannot be, and so holds no optimizer state: two thirds of its size.
+    All ranks meet here, and the first one writes.
     """
     said = {
         "tokens": position.tokens,
@@ -124,10 +125,16 @@ def write(do: Train, state: Optimizer, position: Position, folder: Path, tokeniz
         "loss": position.loss,
         "unsaid": asdict(position.unsaid),
     }
+    has_moments = not (do.ends and position.tokens == do.tokens)
+    if not state.ranks.is_first:
+        state.weights()
+        if has_moments:
+            state.save(None)
+        return
     with models.published(folder) as aside:
-        models.save(state.model, aside)
+        models.save(state.model, aside, state.weights())
         models.copy_tokenizer(tokenizer, aside)
-        if not (do.ends and position.tokens == do.tokens):
+        if has_moments:
             state.save(aside)
         text = json.dumps({"format": FORMAT, "do": asked(do), **said}, indent=1)
         (aside / FILE).write_text(text + "\n")
@@ -140,10 +147,10 @@ def write_partial(
     folder = partial / f"at-{position.tokens}"
     if folder == position.folder:
         return
-    if folder.exists():
+    if state.ranks.is_first and folder.exists():
         shutil.rmtree(folder)
     write(do, state, position, folder, tokenizer)
-    for other in partial.iterdir():
+    for other in partial.iterdir() if state.ranks.is_first else ():
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from orchestrator.ledger import Batch, Ledger
 from orchestrator.slurm_job import run
 from orchestrator.slurm_queue import Queued
 from orchestrator.store import Store
-from orchestrator.verbs import MICRO_BATCH_VARIABLE
+from orchestrator.work import MICRO_BATCH_VARIABLE
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
 
@@ -169,7 +169,7 @@ def parameters(cluster: Slurm, name: str, waits: Sequence[str], shape: Shape) ->
         "qos": cluster.qos,
         "time": shape.minutes,
         "nodes": cluster.nodes,
-        "ntasks_per_node": 1,
+        "ntasks_per_node": cluster.tasks,
         "cpus_per_task": cluster.cpus,
         "gpus_per_node": gpus if cluster.gpus else None,
         # In whole megabytes: sbatch refuses fractions.
@@ -180,8 +180,13 @@ def parameters(cluster: Slurm, name: str, waits: Sequence[str], shape: Shape) ->
         "array_parallelism": shape.at_once,
         "signal_delay_s": cluster.signal_seconds,
         "setup": [*_environment(cluster), *cluster.setup],
-        # One dead task must not hold the allocation until its time limit.
-        "srun_args": ["--kill-on-bad-exit=1", *cluster.srun_args],
+        # One dead task must not hold the allocation until its time limit. Since 22.05 srun does
+        # not take the number of CPUs from sbatch: each task would be bound to one.
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            f"--cpus-per-task={cluster.cpus}",
+            *cluster.srun_args,
+        ],
         "additional_parameters": {
             "requeue": True,
             **{key: value for key, value in further.items() if value is not None},

@@ -3,14 +3,16 @@
 import getpass
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.shares import require_rows
 from orchestrator.slurm_queue import ask
 from orchestrator.store import Store
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError, nearest
+from sweeps.stages import Stage, Train
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,13 @@ def _check_gpus(cluster: Slurm, chosen: Sequence[Partition]) -> None:
                 ],
                 f"cluster.gpus={most}" if most else "cluster.gpus=0, or another cluster.partition",
             )
+
+
+def check_ranks(cluster: Slurm, stages: Iterable[Stage]) -> None:
+    """Raise GrowpointError if a batch has fewer sequences than a job has ranks."""
+    for stage in stages:
+        if isinstance(stage.do, Train):
+            require_rows(stage.do.recipe.batch_sequences, cluster.ranks)
 
 
 def _check_time(cluster: Slurm, chosen: Sequence[Partition]) -> int | None:

@@ -6,6 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.ranks import Ranks
 
 # A job that is requeued so often makes no progress; somebody should look at it.
 RESTARTS = 50
@@ -14,11 +18,14 @@ RESTARTS = 50
 def run(store: str, sweep: str, job: str) -> dict[str, str]:
     """Run one job; stop at a step boundary when SLURM warns, and queue again.
 
-    Raises GrowpointError when a stage failed, so that SLURM sees a failed job.
+    Where SLURM has started several tasks, all run this; the first alone decides, writes and asks
+    to be queued again. Raises GrowpointError when a stage failed, so that SLURM sees a failed job.
     """
     from pathlib import Path
 
-    from orchestrator.job import Circumstance, run_job
+    from orchestrator import together
+    from orchestrator.job import Circumstance
+    from orchestrator.ranks import LostError
     from orchestrator.store import Store
     from sweeps.errors import GrowpointError
 
@@ -33,10 +40,15 @@ def run(store: str, sweep: str, job: str) -> dict[str, str]:
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),
         stop=stop.is_set,
         allocation=slurm_id(),
+        ranks=_ranks(),
     )
-    outcome = run_job(Store(Path(store)), sweep, job, circumstance)
+    try:
+        outcome = together.run(Store(Path(store)), sweep, job, circumstance, stopped=_requeue)
+    except LostError as error:
+        sys.exit(str(error))
     if outcome.ending == "stopped":
-        _requeue()
+        # Without a result that submitit would call done.
+        sys.exit(signal.SIGUSR2)
     if outcome.ending == "failed":
         raise GrowpointError(
             f"stage {outcome.stage} failed", [("says", outcome.error)], f"growpoint status {sweep}"
@@ -50,8 +62,23 @@ def slurm_id() -> str:
     return f"{master}_{index}" if master and index else os.environ.get("SLURM_JOB_ID", "")
 
 
+def _ranks() -> "Ranks":
+    """This task among those of its job."""
+    from submitit import JobEnvironment
+    from submitit.helpers import TorchDistributedEnvironment
+
+    from orchestrator import ranks
+
+    # A job of one task is alone, whatever the shell that it was submitted from left behind.
+    if JobEnvironment().num_tasks == 1:
+        return ranks.ALONE
+    # Which GPUs a task sees is SLURM's affair, and `join` takes one of them.
+    TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    return ranks.join()
+
+
 def _requeue() -> None:
-    """Leave without a result that submitit would call done, and be run again if that is wanted.
+    """Be run again if that is wanted.
 
     SLURM warns of a time limit, or somebody sends a signal: then the job asks to be requeued. When
     SLURM is ending the job already it has decided: preempted jobs it requeues by itself, and one
@@ -64,7 +91,6 @@ def _requeue() -> None:
     logging.getLogger(__name__).info(
         "saved; SLURM says %s; restart %d of at most %d", state or "nothing", restarts, RESTARTS
     )
-    sys.exit(signal.SIGUSR2)
 
 
 def _state() -> str:

@@ -16,6 +16,7 @@ from orchestrator import memory, phase
 from orchestrator.loop import Log, Loop
 from orchestrator.moments import Carried
 from orchestrator.phase import Metrics, Position
+from orchestrator.ranks import ALONE, Ranks
 from orchestrator.tokens import Stream, require
 from sweeps.errors import GrowpointError
 from sweeps.stages import Train
@@ -25,7 +26,8 @@ from sweeps.stages import Train
 class Outcome:
     """What came of a phase; `finished` is False if it was stopped and saved before its end.
 
-    `repeated_share` is the share of the phase's tokens that its lineage had read before.
+    `repeated_share` is the share of the phase's tokens that its lineage had read before; `ranks`
+    are the processes that trained at last, and `memory_bytes` the most that the first one held.
     """
 
     finished: bool
@@ -37,6 +39,8 @@ class Outcome:
     resumed_from: str | None
     repeated_share: float
     memory_bytes: int
+    ranks: int
+    ranks_per_node: int
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data, for the record."""
@@ -82,6 +86,7 @@ def train(
     threads: int = 1,
     device: str = "cpu",
     micro_batch_tokens: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train `source` by the phase `do` and publish the result as `target`.
 
@@ -93,38 +98,53 @@ def train(
     read before this phase, and enters `repeated_share` of the outcome alone. A phase whose
     `optimizer_state` is carried begins with `carried`, unless it is resumed. Longer batches than
     `micro_batch_tokens` pass in parts; what does not fit into memory says what to lower.
+
+    Several `ranks` call this with the same phase and folders. The first one finds where to begin
+    and writes; a stop that any of them asks for ends the work of all at the same step.
     """
     if (do.optimizer_state == "carried") != (carried is not None):
         raise ValueError(f"a {do.optimizer_state} optimizer state and {carried} do not agree")
     _require_whole_batches(do)
     torch.set_num_threads(threads)
-    require(stream_folder, do.corpus)
-    stream = Stream(stream_folder, do.recipe.sequence_tokens, do.seed, do.stream)
-    stream.require_batch(do.recipe.batches.largest(do.tokens))
+    stream = _stream(do, stream_folder)
     repeated = stream.overlap(trunk_tokens, do.tokens)
-    phase.tidy(partial, target)
-    done = phase.finished(do, target)
-    if done is not None:
-        return _outcome(True, done, done, None, repeated)
-    start = phase.furthest(do, (*resume, partial))
-    with contextlib.closing(Metrics(metrics, start.tokens)) as lines:
-        at_once = micro_batch_tokens or memory.MICRO_BATCH_TOKENS
+    is_done, start = ranks.first(lambda: _begin(do, partial, target, resume), tuple[bool, Position])
+    if is_done:
+        return _outcome(True, start, start, None, repeated, ranks)
+    is_first, at_once = ranks.is_first, micro_batch_tokens or memory.MICRO_BATCH_TOKENS
+    with contextlib.closing(Metrics(metrics if is_first else None, start.tokens)) as lines:
         with memory.holding_the_state():
-            loop = Loop(do, start.folder or source, start, stream, device, carried, at_once)
-        loop.says = [lines, log] if log else [lines]
+            loop = Loop(do, start.folder or source, start, stream, device, carried, at_once, ranks)
+        loop.says = [lines, log] if log and is_first else [lines]
 
         def save() -> None:
             loop.settle()
             lines.sync()
             phase.write_partial(do, loop.optimizer, loop.position, partial, stream_folder)
+            ranks.first(lambda: None)
 
         with memory.holding_a_pass(loop.recipe, at_once):
-            ended = _run(loop, stop, save, save_seconds, log_every_steps)
+            ended = _run(loop, stop, save, save_seconds, log_every_steps, ranks)
         if ended:
             lines.sync()
             phase.write(do, loop.optimizer, loop.position, target, stream_folder)
-            shutil.rmtree(partial, ignore_errors=True)
-    return _outcome(ended, loop.position, start, loop.speed, repeated)
+            if is_first:
+                shutil.rmtree(partial, ignore_errors=True)
+    return _outcome(ended, loop.position, start, loop.speed, repeated, ranks)
+
+
+def _stream(do: Train, folder: Path) -> Stream:
+    require(folder, do.corpus)
+    stream = Stream(folder, do.recipe.sequence_tokens, do.seed, do.stream)
+    stream.require_batch(do.recipe.batches.largest(do.tokens))
+    return stream
+
+
+def _begin(do: Train, partial: Path, target: Path, resume: Iterable[Path]) -> tuple[bool, Position]:
+    """Whether the phase is done, and the position that it is at."""
+    phase.tidy(partial, target)
+    done = phase.finished(do, target)
+    return done is not None, done or phase.furthest(do, (*resume, partial))
 
 
 def _require_whole_batches(do: Train) -> None:
@@ -144,14 +164,16 @@ def _run(
     save: Callable[[], None],
     save_seconds: float,
     log_every_steps: int,
+    ranks: Ranks,
 ) -> bool:
-    """Step until the phase ends, or `stop` says so; whether it ended."""
+    """Step until the phase ends, or `stop` says so on any rank; whether it ended."""
     saved = time.monotonic()
     while not loop.ended:
-        if stop():
+        is_stopped, is_due = ranks.any(stop(), time.monotonic() - saved >= save_seconds)
+        if is_stopped:
             save()
             return False
-        if time.monotonic() - saved >= save_seconds:
+        if is_due:
             save()
             saved = time.monotonic()
         loop.step()
@@ -161,7 +183,12 @@ def _run(
 
 
 def _outcome(
-    ended: bool, position: Position, start: Position, speed: float | None, repeated: float
+    ended: bool,
+    position: Position,
+    start: Position,
+    speed: float | None,
+    repeated: float,
+    ranks: Ranks,
 ) -> Outcome:
     return Outcome(
         finished=ended,
@@ -173,6 +200,8 @@ def _outcome(
         resumed_from=str(start.folder) if start.folder else None,
         repeated_share=repeated,
         memory_bytes=_memory_bytes(),
+        ranks=ranks.world,
+        ranks_per_node=ranks.in_node,
     )
 
 

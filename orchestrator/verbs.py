@@ -1,10 +1,8 @@
 """The four verbs done: what each stage does to the checkpoint before it."""
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -14,6 +12,7 @@ from orchestrator import checkpoint, claim, trackers
 from orchestrator.headers import DamagedError
 from orchestrator.progress import WORK
 from orchestrator.store import Store, beginnings, phases
+from orchestrator.work import Work
 from sweeps import benchmark, carried, cost
 from sweeps.command import CommandRecipe
 from sweeps.data import Corpus, Data
@@ -23,36 +22,6 @@ from sweeps.suite import Suite
 
 if TYPE_CHECKING:
     from orchestrator.moments import Carried
-
-
-MICRO_BATCH_VARIABLE = "GROWPOINT_MICRO_BATCH_TOKENS"
-
-
-def _micro_batch_tokens() -> int | None:
-    """What whoever launched this process asks for; None: as many as the trainer likes."""
-    said = os.environ.get(MICRO_BATCH_VARIABLE)
-    return int(said) if said else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Circumstance:
-    """What does not change the result: how often to save, on what, when to stop."""
-
-    save_seconds: float = 60.0
-    threads: int = 1
-    stop: Callable[[], bool] = lambda: False
-    allocation: str = ""
-    micro_batch_tokens: int | None = field(default_factory=_micro_batch_tokens)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What every verb needs: the store, the sweep's plan, the circumstance, and when to stop."""
-
-    store: Store
-    plan: Mapping[str, Any]
-    circumstance: Circumstance
-    stop: Callable[[], bool]
 
 
 def run(work: Work, stage: Stage) -> dict[str, Any] | None:
@@ -111,19 +80,37 @@ def _grow(work: Work, stage: Stage, do: Grow) -> dict[str, Any]:
 
 
 def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
-    from orchestrator import health, train
-
-    run, corpus = work.store.run(stage.id), _corpus(work, do.corpus)
+    corpus = _corpus(work, do.corpus)
     if corpus is None:
         return None
+    source, ranks = _source(work, stage), work.circumstance.ranks
     if isinstance(do.recipe, CommandRecipe):
         return _command(work, stage, do, do.recipe.program, corpus)
-    with trackers.drawn(_plan_folder(work), work.plan, stage) as draw:
+    ranks.announce(train=stage.id)
+    with ranks.explained():
+        return _phase(work, stage, do, source, corpus)
+
+
+def take_part(work: Work, stage: Stage) -> None:
+    """Train a phase that the first rank of this job has announced, and made sure of its source."""
+    assert isinstance(stage.do, Train)
+    assert stage.after is not None
+    source = work.store.checkpoint(stage.after.id)
+    _phase(work, stage, stage.do, source, work.store.corpus(stage.do.corpus.id))
+
+
+def _phase(
+    work: Work, stage: Stage, do: Train, source: Path, corpus: Path
+) -> dict[str, Any] | None:
+    from orchestrator import health, train
+
+    run, ranks = work.store.run(stage.id), work.circumstance.ranks
+    with trackers.drawn(work.plan_folder, work.plan, stage) as draw:
         came = train.train(
             do,
-            source=_source(work, stage),
+            source=source,
             carried=_carried(work, stage),
-            resume=_resume(work.store, stage),
+            resume=_resume(work.store, stage) if ranks.is_first else [],
             target=work.store.checkpoint(stage.id),
             partial=run / "partial",
             stream_folder=corpus,
@@ -135,14 +122,11 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
             threads=work.circumstance.threads,
             micro_batch_tokens=work.circumstance.micro_batch_tokens,
             device=train.device(),
+            ranks=ranks,
         )
-    if not came.finished:
+    if not came.finished or not ranks.is_first:
         return None
     return {**came.to_dict(), **health.after(work.store, stage)}
-
-
-def _plan_folder(work: Work) -> Path:
-    return work.store.plan_folder(str(work.plan["sweep"]))
 
 
 def _command(
@@ -201,7 +185,7 @@ def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
         _suite(work, do.suite), do.corpus, source, corpus, device=train.device(), threads=threads
     )
     assert stage.after is not None
-    with trackers.drawn(_plan_folder(work), work.plan, stage.after, afterwards=True) as draw:
+    with trackers.drawn(work.plan_folder, work.plan, stage.after, afterwards=True) as draw:
         found = {f"heldout_{name}": value["value"] for name, value in metrics.items()}
         draw({"tokens": work.plan["stages"][stage.after.id]["tokens"], **found})
     return {"suite": {"name": do.suite.name, "version": do.suite.version}, "metrics": metrics}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from sweeps.schema import Description
 
@@ -29,6 +29,7 @@ class Slurm(Description):
     gpus: Annotated[int, Field(ge=0)] = 1
     gpu_type: str | None = None
     nodes: PositiveInt = 1
+    tasks: PositiveInt = 1
     cpus: PositiveInt = 8
     memory_gb: PositiveFloat | None = None
     minutes: PositiveInt | None = None
@@ -50,6 +51,17 @@ class Slurm(Description):
     flops_per_second: PositiveFloat = 4e14
     save_seconds: PositiveFloat = 300.0
     micro_batch_tokens: PositiveInt | None = None
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one job, which train together."""
+        return self.nodes * self.tasks
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> "Slurm":
+        if 0 < self.gpus < self.tasks:
+            raise ValueError(f"{self.tasks} tasks on a node need as many GPUs, not {self.gpus}")
+        return self
 
 
 Cluster = Annotated[Local | Slurm, Field(discriminator="kind")]

@@ -13,7 +13,8 @@ import torch
 
 from orchestrator import adopt, checkpoint, grow, models
 from orchestrator.store import Store
-from orchestrator.verbs import Circumstance, Work, run
+from orchestrator.verbs import run
+from orchestrator.work import Circumstance, Work
 from sweeps import adoption, hub
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth

@@ -21,6 +21,7 @@ from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Position
 from orchestrator.store import Store
 from orchestrator.tokens import Stream
+from orchestrator.work import Circumstance, Work
 from sweeps import family as families
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
@@ -391,13 +392,13 @@ def lineage(place: Place, operators: Operators) -> list[Stage]:
     return stages
 
 
-def work(place: Place, store: Store) -> verbs.Work:
+def work(place: Place, store: Store) -> Work:
     kept = store.corpus(place.corpus.id)
     if not kept.exists():
         kept.parent.mkdir(parents=True)
         kept.symlink_to(place.tokens)
     plan = {"sweep": "tiny", "heldout_tokens": {place.corpus.id: 0}}
-    return verbs.Work(store, plan, verbs.Circumstance(), stop=lambda: False)
+    return Work(store, plan, Circumstance(), stop=lambda: False)
 
 
 def run(place: Place, store: Store, stages: Sequence[Stage]) -> None:

@@ -22,7 +22,7 @@ export TOKENIZERS_PARALLELISM=false
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE
+srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=2 PYTHON -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE
 
 #!/bin/bash
 
@@ -49,4 +49,4 @@ export TOKENIZERS_PARALLELISM=false
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 PYTHON -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE
+srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=2 PYTHON -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE

@@ -14,7 +14,7 @@
 #SBATCH --mem=204800M
 #SBATCH --nice=100
 #SBATCH --nodes=2
-#SBATCH --ntasks-per-node=1
+#SBATCH --ntasks-per-node=4
 #SBATCH --open-mode=append
 #SBATCH --output=STORE/plans/small/slurm/gp-small-NONCE/%A_%a_0_log.out
 #SBATCH --partition=gpu
@@ -33,7 +33,7 @@ module load cuda
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpu-bind=cores apptainer exec --nv image.sif python -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE
+srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=16 --cpu-bind=cores apptainer exec --nv image.sif python -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE
 
 #!/bin/bash
 
@@ -52,7 +52,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 #SBATCH --mem=204800M
 #SBATCH --nice=100
 #SBATCH --nodes=2
-#SBATCH --ntasks-per-node=1
+#SBATCH --ntasks-per-node=4
 #SBATCH --open-mode=append
 #SBATCH --output=STORE/plans/small/slurm/gp-small-NONCE/%A_%a_0_log.out
 #SBATCH --partition=gpu
@@ -71,4 +71,4 @@ module load cuda
 
 # command
 export SUBMITIT_EXECUTOR=slurm
-srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpu-bind=cores apptainer exec --nv image.sif python -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE
+srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.out --error STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.err --kill-on-bad-exit=1 --cpus-per-task=16 --cpu-bind=cores apptainer exec --nv image.sif python -u -m submitit.core._submit STORE/plans/small/slurm/gp-small-NONCE

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator import job, verbs
 from orchestrator.store import Store
-from orchestrator.verbs import Circumstance
+from orchestrator.work import Circumstance
 from sweeps.stages import Grow, Stage, Train
 from tests.unit.sweeps.conftest import plan_of
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator import local, slurm_batch
-from orchestrator.verbs import MICRO_BATCH_VARIABLE, Circumstance
+from orchestrator.work import MICRO_BATCH_VARIABLE, Circumstance
 from sweeps.cluster import Local, Slurm
 
 

@@ -388,6 +388,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "gpus": 4,
         "gpu_type": "h200",
         "nodes": 2,
+        "tasks": 4,
         "cpus": 16,
         "memory_gb": 200,
         "minutes": 60,

@@ -1,0 +1,45 @@
+"""What every verb is done with: the store, the plan, and the circumstances of a job."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.ranks import ALONE, Ranks
+from orchestrator.store import Store
+
+MICRO_BATCH_VARIABLE = "GROWPOINT_MICRO_BATCH_TOKENS"
+
+
+def _micro_batch_tokens() -> int | None:
+    """What whoever launched this process asks for; None: as many as the trainer likes."""
+    said = os.environ.get(MICRO_BATCH_VARIABLE)
+    return int(said) if said else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstance:
+    """What does not change the result: how often to save, on what, with whom, when to stop."""
+
+    save_seconds: float = 60.0
+    threads: int = 1
+    stop: Callable[[], bool] = lambda: False
+    allocation: str = ""
+    micro_batch_tokens: int | None = field(default_factory=_micro_batch_tokens)
+    ranks: Ranks = ALONE
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every verb needs: the store, the sweep's plan, the circumstance, and when to stop."""
+
+    store: Store
+    plan: Mapping[str, Any]
+    circumstance: Circumstance
+    stop: Callable[[], bool]
+
+    @property
+    def plan_folder(self) -> Path:
+        """Folder of the sweep's plan."""
+        return self.store.plan_folder(str(self.plan["sweep"]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sweeps import benchmark, cost
+from sweeps import benchmark, config, cost, search
 from sweeps.errors import GrowpointError
 from sweeps.plan import to_json
 from sweeps.stages import Evaluate, build
@@ -86,6 +86,12 @@ def test_suites_that_do_not_fit_say_the_way_out(
     with pytest.raises(GrowpointError, match=says) as caught:
         sweep_of(suite=suite)
     assert help in caught.value.help
+
+
+@pytest.mark.parametrize("name", search.known("suite"))
+def test_suites_that_come_along_fit_the_demo(name: str) -> None:
+    ((sweep, _),) = config.load("demo", [f"suite={name}"]).sweeps
+    assert sweep.suite.name == name
 
 
 def test_tasks_need_a_tokenizer() -> None:

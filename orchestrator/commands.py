@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,6 +42,8 @@ def requested(arguments: Namespace) -> tuple[Request, Plan]:
             [("arms", "none left after `exclude`")],
             "exclude=[]",
         )
+    if isinstance(request.cluster, Slurm) and request.cluster.evaluate_apart:
+        made = replace(made, evaluate_apart=True)
     for suite in {sweep.suite for sweep, _ in request.sweeps if sweep.suite.tasks}:
         from orchestrator import harness
 

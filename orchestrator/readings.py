@@ -1,4 +1,4 @@
-"""What lm-evaluation-harness measured, as a fraction or in nats: which metric, how turned."""
+"""What lm-evaluation-harness measured: which metric of a task, as a fraction or in nats."""
 
 import math
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from sweeps.errors import GrowpointError
 from sweeps.suite import Benchmark
 
-# Preferred where a task has several: multiple choice by length-normalised likelihood, as published
-# comparisons of small base models do, then what is right or wrong, then overlap, then likelihood.
+# Preferred where a task has several: multiple choice by likelihood a character, which favours no
+# short option, then what is right or wrong, then overlap, then likelihood.
 PREFERRED = ("acc_norm", "acc", "exact_match", "em", "f1", "bits_per_byte", "word_perplexity")
 # What turns a value into nats; what is given of a hundred into a fraction.
 NATS = {"bits_per_byte": math.log(2)}
@@ -64,6 +64,7 @@ def measured(metric: str, value: float, error: object, rising: bool | None) -> M
     se = float(error) if isinstance(error, int | float) and math.isfinite(error) else None
     if metric in PERPLEXITIES:
         return Measured("loss", math.log(value), None if se is None else se / value)
+    value = float(value)
     by = NATS.get(metric, 0.01 if metric in OF_HUNDRED else 1.0)
     value, se = value * by, None if se is None else se * by
     if rising is False or (rising is None and metric in NATS):

@@ -1,7 +1,7 @@
 """The four verbs done: what each stage does to the checkpoint before it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never

@@ -43,6 +43,7 @@ class Slurm(Description):
     max_parallel: PositiveInt = 256
     max_queued: PositiveInt | None = None
     signal_seconds: PositiveInt = 120
+    evaluate_apart: bool = False
     python: str | None = None
     setup: tuple[str, ...] = ()
     srun_args: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ class Plan:
     resumes: Mapping[str, Stage]
     data: Mapping[str, Data]
     commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    evaluate_apart: bool = False
 
     @cached_property
     def by_id(self) -> Mapping[str, Stage]:
@@ -68,7 +69,10 @@ class Plan:
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
-        """The stages cut into maximal chains: a stage with one successor is joined by it."""
+        """The stages cut into maximal chains: a stage with one successor is joined by it.
+
+        With `evaluate_apart` evaluations are jobs of their own.
+        """
         return _jobs(self)
 
 
@@ -181,7 +185,10 @@ def _jobs(plan: Plan) -> tuple[Job, ...]:
             continue
         chain = [stage]
         while len(followers[chain[-1].id]) == 1:
-            chain.append(followers[chain[-1].id][0])
+            last = followers[chain[-1].id][0]
+            if plan.evaluate_apart and isinstance(last.do, Evaluate):
+                break
+            chain.append(last)
         before = plan.before(stage)
         job = Job(_job_id(chain), tuple(chain), (job_of[before.id],) if before else ())
         job_of.update({member.id: job.id for member in chain})

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -50,12 +51,15 @@ def test_every_stage_comes_after_what_it_needs(
         seen.add(stage.id)
 
 
-@given(points, budgets, schedules)
+@given(points, budgets, schedules, st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_jobs_run_every_stage_once_and_in_order(
-    at: list[int], left: list[int], schedule: dict[str, str]
+    at: list[int], left: list[int], schedule: dict[str, str], apart: bool
 ) -> None:
-    plan = planned(at, left, schedule)
+    plan = replace(planned(at, left, schedule), evaluate_apart=apart)
+    if apart:
+        kinds = [{stage.do.kind == "evaluate" for stage in job.stages} for job in plan.jobs]
+        assert all(len(kind) == 1 for kind in kinds)
     held = Counter(stage.id for job in plan.jobs for stage in job.stages)
     assert held == Counter(stage.id for stage in plan.stages)
     job_of = {stage.id: job.id for job in plan.jobs for stage in job.stages}

@@ -81,13 +81,13 @@ def launch(arguments: Namespace) -> int:
     request, made = requested(arguments)
     store = Store(request.store)
     store.check()
+    _require_programs(request)
     if arguments.dry_run:
         from orchestrator import show_plan as shown
 
         shown.show(store, made, request.cluster)
         return 0
     _same_question(store, made, arguments)
-    _require_programs(request)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
     _announce(store, made, request, len(missing))
     if not missing:

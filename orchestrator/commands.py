@@ -88,6 +88,7 @@ def launch(arguments: Namespace) -> int:
     request, made = requested(arguments)
     store = Store(request.store)
     store.check()
+    _require_programs(request)
     if arguments.dry_run:
         from orchestrator import show_plan as shown
 
@@ -95,7 +96,6 @@ def launch(arguments: Namespace) -> int:
         return 0
     _same_question(store, made, arguments)
     trackers.require(request.tracker)
-    _require_programs(request)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
     _announce(store, made, request, len(missing))
     if not missing:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from orchestrator import evaluate as scoring
 from orchestrator import harness, models, readings, verbs
 from orchestrator.store import Store
+from orchestrator.work import Circumstance, Work
 from sweeps import benchmark
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
@@ -224,9 +225,9 @@ def test_tasks_that_changed_since_they_were_planned_are_refused(
     asked = suite.model_copy(update={"include_path": None})
     content = str(suite.include_content)
 
-    def work(*paths: tuple[str, str]) -> verbs.Work:
+    def work(*paths: tuple[str, str]) -> Work:
         plan = {"sweep": "s", "include_paths": dict(paths)}
-        return verbs.Work(Store(tmp_path), plan, verbs.Circumstance(), lambda: False)
+        return Work(Store(tmp_path), plan, Circumstance(), lambda: False)
 
     assert verbs._suite(work((content, str(place.tasks))), asked) == suite
     assert verbs._suite(work(), Suite()) == Suite()

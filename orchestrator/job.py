@@ -3,20 +3,19 @@
 import logging
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import claim, verbs
+from orchestrator import claim, provenance, verbs
 from orchestrator.store import Store
 from orchestrator.verbs import Circumstance, Work
 from sweeps import cost
 from sweeps.errors import GrowpointError
+from sweeps.plan import VERSION
 from sweeps.stages import Stage, Train
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,9 @@ class Outcome:
 
 def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -> Outcome:
     """Run the stages of one job of a launched sweep, up to the first that fails or is stopped."""
-    plan = store.plan(sweep)
+    # At once: whoever edits a checkout while a job runs it changes what a later question finds.
+    provenance.code()
+    plan = _readable(store, sweep)
     # A sweep that was extended meanwhile may have cut its chains elsewhere.
     found = [job for job in (*plan["jobs"], *plan.get("earlier_jobs", ())) if job["id"] == job_id]
     if not found:
@@ -52,6 +53,18 @@ def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -
         if outcome.ending != "done":
             return outcome
     return Outcome("done")
+
+
+def _readable(store: Store, sweep: str) -> dict[str, Any]:
+    """The plan, unless a newer growpoint laid it out while a job of this code was queued."""
+    plan = store.check().plan(sweep)
+    if plan.get("version", VERSION) > VERSION:
+        raise GrowpointError(
+            "the plan was written by a newer growpoint than this job runs",
+            [("plan", f"version {plan['version']}"), ("known", f"up to {VERSION}")],
+            f"growpoint cancel {sweep}, then launch it again: new jobs run the newer code",
+        )
+    return plan
 
 
 def run_stage(
@@ -149,7 +162,7 @@ def _record(
         "finished_at": time.time(),
         "host": socket.gethostname(),
         "allocation": circumstance.allocation,
-        "commit": commit(),
+        **provenance.of_record(),
         **came,
     }
 
@@ -183,20 +196,3 @@ def _logged(run: Path) -> Iterator[None]:
     finally:
         root.removeHandler(there)
         there.close()
-
-
-@lru_cache
-def commit() -> str:
-    """The commit that this code is at, with `+` if files were changed; "" outside a checkout."""
-    folder = Path(__file__).parent
-    if not (folder.parent / ".git").exists():
-        return ""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")

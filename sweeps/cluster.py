@@ -42,6 +42,7 @@ class Slurm(Description):
     max_queued: PositiveInt | None = None
     signal_seconds: PositiveInt = 120
     python: str | None = None
+    snapshot: bool = True
     setup: tuple[str, ...] = ()
     srun_args: tuple[str, ...] = ()
     additional: dict[str, str | int | bool] = Field(default_factory=dict)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import claim, provenance, verbs
+from orchestrator import claim, frozen, provenance, verbs
 from orchestrator.store import Store
 from orchestrator.verbs import Circumstance, Work
 from sweeps import cost
@@ -83,13 +83,15 @@ def run_stage(
             return _attempt(store, store.stage(stage_id), plan, circumstance, held)
         except GrowpointError as error:
             logger.error(error.text())
-            return _failed(store, stage_id, error.text().removeprefix("error: "))
+            told = error.text().removeprefix("error: ")
+            return _failed(store, stage_id, circumstance.allocation, told)
         except Exception as error:
             logger.exception("the stage failed")
-            return _failed(store, stage_id, f"{type(error).__name__}: {error}")
+            told = f"{type(error).__name__}: {error}"
+            return _failed(store, stage_id, circumstance.allocation, told)
 
 
-def _failed(store: Store, stage_id: str, error: str) -> Outcome:
+def _failed(store: Store, stage_id: str, allocation: str, error: str) -> Outcome:
     attempts = store.state(stage_id).get("attempts", 1)
     log = str(store.run(stage_id) / "log")
     store.set_state(
@@ -97,6 +99,8 @@ def _failed(store: Store, stage_id: str, error: str) -> Outcome:
         "failed",
         attempts=attempts,
         error=error,
+        # By which SLURM's "ended with exit code 1" is known to say nothing more.
+        allocation=allocation,
         host=socket.gethostname(),
         at=time.time(),
         log=log,
@@ -111,6 +115,8 @@ def _attempt(
     circumstance: Circumstance,
     held: claim.Claim,
 ) -> Outcome:
+    if circumstance.allocation not in ("", "local"):
+        frozen.require()
     before = store.state(stage.id)
     began = time.time()
     stalls = _stalls(store, stage, before, circumstance.allocation)

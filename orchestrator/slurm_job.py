@@ -18,12 +18,10 @@ def run(store: str, sweep: str, job: str) -> dict[str, str]:
     """
     from pathlib import Path
 
-    from orchestrator import frozen
     from orchestrator.job import Circumstance, run_job
     from orchestrator.store import Store
     from sweeps.errors import GrowpointError
 
-    frozen.require()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     stop = threading.Event()
     # After submitit's own handlers: it ignores a plain SIGTERM (what preemption sends), and on

@@ -79,7 +79,7 @@ def test_a_damaged_copy_is_put_right_around_what_is_whole(
     before = whole.stat().st_ino
     path.unlink()
     if damage != "missing":
-        path.write_bytes(b"ANSWER = 41\n" if damage == "changed" else b"ANS")
+        path.write_bytes(b"ANSWER = 41\n" if damage == "changed" else b"ANSWER")
     frozen.freeze(Store(tmp_path))
     assert held(folder) == small
     assert whole.stat().st_ino == before

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator import status, text, told, trackers
+from orchestrator import provenance, status, text, told, trackers
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, read_json, write_atomic, write_json
 from sweeps import config, data, plan, search
@@ -141,6 +141,7 @@ def _ask_all(store: Store, made: Plan, request: Request) -> None:
     folder = store.plan_folder(made.name)
     write_atomic(folder / "config.yaml", _config_text(request).encode())
     trackers.remember(folder, request.tracker)
+    provenance.write_launch(store, made.name)
     write_json(folder / "plan.json", _keeping(plan.to_json(made), folder / "plan.json"))
 
 

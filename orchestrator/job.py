@@ -3,21 +3,20 @@
 import logging
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import claim, verbs
+from orchestrator import claim, frozen, provenance, verbs
 from orchestrator.progress import reached
 from orchestrator.store import Store
 from orchestrator.work import Circumstance, Work
 from sweeps import cost
 from sweeps.errors import GrowpointError
+from sweeps.plan import VERSION
 from sweeps.stages import Stage, Train
 
 logger = logging.getLogger(__name__)
@@ -39,7 +38,9 @@ class Outcome:
 
 def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -> Outcome:
     """Run the stages of one job of a launched sweep, up to the first that fails or is stopped."""
-    plan = store.plan(sweep)
+    # At once: whoever edits a checkout while a job runs it changes what a later question finds.
+    provenance.code()
+    plan = _readable(store, sweep)
     # A sweep that was extended meanwhile may have cut its chains elsewhere.
     found = [job for job in (*plan["jobs"], *plan.get("earlier_jobs", ())) if job["id"] == job_id]
     if not found:
@@ -53,6 +54,18 @@ def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -
         if outcome.ending != "done":
             return outcome
     return Outcome("done")
+
+
+def _readable(store: Store, sweep: str) -> dict[str, Any]:
+    """The plan, unless a newer growpoint laid it out while a job of this code was queued."""
+    plan = store.check().plan(sweep)
+    if plan.get("version", VERSION) > VERSION:
+        raise GrowpointError(
+            "the plan was written by a newer growpoint than this job runs",
+            [("plan", f"version {plan['version']}"), ("known", f"up to {VERSION}")],
+            f"growpoint cancel {sweep}, then launch it again: new jobs run the newer code",
+        )
+    return plan
 
 
 def run_stage(
@@ -71,13 +84,15 @@ def run_stage(
             return _attempt(store, store.stage(stage_id), plan, circumstance, held)
         except GrowpointError as error:
             logger.error(error.text())
-            return _failed(store, stage_id, error.text().removeprefix("error: "))
+            told = error.text().removeprefix("error: ")
+            return _failed(store, stage_id, circumstance.allocation, told)
         except Exception as error:
             logger.exception("the stage failed")
-            return _failed(store, stage_id, f"{type(error).__name__}: {error}")
+            told = f"{type(error).__name__}: {error}"
+            return _failed(store, stage_id, circumstance.allocation, told)
 
 
-def _failed(store: Store, stage_id: str, error: str) -> Outcome:
+def _failed(store: Store, stage_id: str, allocation: str, error: str) -> Outcome:
     attempts = store.state(stage_id).get("attempts", 1)
     log = str(store.run(stage_id) / "log")
     store.set_state(
@@ -85,6 +100,8 @@ def _failed(store: Store, stage_id: str, error: str) -> Outcome:
         "failed",
         attempts=attempts,
         error=error,
+        # By which SLURM's "ended with exit code 1" is known to say nothing more.
+        allocation=allocation,
         host=socket.gethostname(),
         at=time.time(),
         log=log,
@@ -99,6 +116,8 @@ def _attempt(
     circumstance: Circumstance,
     held: claim.Claim,
 ) -> Outcome:
+    if circumstance.allocation not in ("", "local"):
+        frozen.require()
     before = store.state(stage.id)
     began = time.time()
     stalls = _stalls(store, stage, before, circumstance.allocation)
@@ -150,7 +169,7 @@ def _record(
         "finished_at": time.time(),
         "host": socket.gethostname(),
         "allocation": circumstance.allocation,
-        "commit": commit(),
+        **provenance.of_record(),
         **came,
     }
 
@@ -184,20 +203,3 @@ def logged(run: Path) -> Iterator[None]:
     finally:
         root.removeHandler(there)
         there.close()
-
-
-@lru_cache
-def commit() -> str:
-    """The commit that this code is at, with `+` if files were changed; "" outside a checkout."""
-    folder = Path(__file__).parent
-    if not (folder.parent / ".git").exists():
-        return ""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")

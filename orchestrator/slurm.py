@@ -6,9 +6,10 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from orchestrator import claim, ledger, slurm_ends, slurm_limits, slurm_queue, slurm_states
+from orchestrator import claim, frozen, ledger, slurm_ends, slurm_limits, slurm_queue, slurm_states
 from orchestrator import slurm_batch as batch
 from orchestrator.ledger import Ledger
 from orchestrator.slurm_batch import Shape, minutes
@@ -81,6 +82,7 @@ def submit(
                 parallel=max(1, cluster.max_parallel - _at_once(book, live)),
                 coming=min(room, missing),
                 longest_minutes=longest_minutes,
+                code=frozen.freeze(store) if cluster.snapshot and missing else None,
             )
         )
         return Submitted(len(new), _span(new), missing - len(new), limits.because)
@@ -161,6 +163,7 @@ class _Round:
     parallel: int  # jobs that may run at once, of the arrays that are still to come
     coming: int  # jobs in those arrays
     longest_minutes: int | None
+    code: Path | None
 
     def submit(self, jobs: Sequence[Mapping[str, Any]], waits: Sequence[str]) -> list[str]:
         """Submit jobs that wait for the same ones, in arrays, as far as there is room."""
@@ -169,7 +172,7 @@ class _Round:
             chunk = jobs[: min(self.limits.array, self.room)]
             jobs = jobs[len(chunk) :]
             at_once = max(1, self.parallel * len(chunk) // max(1, self.coming))
-            shape = Shape(minutes(self.plan, chunk, self.cluster), at_once)
+            shape = Shape(minutes(self.plan, chunk, self.cluster), at_once, self.code)
             if self.longest_minutes:
                 shape = replace(shape, minutes=min(shape.minutes, self.longest_minutes))
             names = [job["id"] for job in chunk]

@@ -4,15 +4,15 @@ import logging
 import math
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import submitit
 
-from orchestrator import slurm_queue
+from orchestrator import frozen, provenance, slurm_environment, slurm_queue
 from orchestrator.ledger import Batch, Ledger
 from orchestrator.slurm_job import run
 from orchestrator.slurm_queue import Queued
@@ -40,6 +40,7 @@ class Shape:
 
     minutes: int
     at_once: int
+    code: Path | None = None  # a copy in the store; None for the code wherever it lies
 
 
 def minutes(plan: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]], cluster: Slurm) -> int:
@@ -100,7 +101,8 @@ def _submitted(
 ) -> list[str]:
     made = executor(store, sweep, cluster, batch, waits, shape)
     root, count = str(store.root.resolve()), len(batch.jobs)
-    handles = made.map_array(run, [root] * count, [sweep] * count, batch.jobs)
+    with slurm_environment.clean(cluster):
+        handles = made.map_array(run, [root] * count, [sweep] * count, batch.jobs)
     return [str(handle.job_id) for handle in handles]
 
 
@@ -153,7 +155,7 @@ def executor(
     """submitit's executor with all settings; its sbatch script is what SLURM is asked."""
     # One folder per batch keeps folders small; jobs write their own logs into their stages.
     folder = store.plan_folder(sweep).resolve() / "slurm" / batch.name
-    made = submitit.SlurmExecutor(folder, python=cluster.python or sys.executable)
+    made = submitit.SlurmExecutor(folder, python=cluster.python)
     made.update_parameters(**parameters(cluster, batch.name, waits, shape))
     return made
 
@@ -179,7 +181,7 @@ def parameters(cluster: Slurm, name: str, waits: Sequence[str], shape: Shape) ->
         "dependency": "afterok:" + ":".join(waits) if waits else None,
         "array_parallelism": shape.at_once,
         "signal_delay_s": cluster.signal_seconds,
-        "setup": [*_environment(cluster), *cluster.setup],
+        "setup": [*_environment(cluster), *cluster.setup, *_code(shape)],
         # One dead task must not hold the allocation until its time limit. Since 22.05 srun does
         # not take the number of CPUs from sbatch: each task would be bound to one.
         "srun_args": [
@@ -202,9 +204,16 @@ def _environment(cluster: Slurm) -> list[str]:
         f"export GROWPOINT_SAVE_SECONDS={cluster.save_seconds:g}",
         f"export OMP_NUM_THREADS={cluster.threads}",
         "export TOKENIZERS_PARALLELISM=false",
+        # srun hands this environment on, also where sbatch was told to export none of the caller's.
+        "export SLURM_EXPORT_ENV=ALL",
         *(
             [f"export {MICRO_BATCH_VARIABLE}={cluster.micro_batch_tokens}"]
             if cluster.micro_batch_tokens
             else []
         ),
     ]
+
+
+def _code(shape: Shape) -> list[str]:
+    """After the user's own lines, which may set a Python path as well."""
+    return frozen.exports(shape.code, provenance.commit()) if shape.code else []

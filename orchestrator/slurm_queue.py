@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from orchestrator import slurm_environment
 from sweeps.errors import GrowpointError
 
 # States in which SLURM still has work to do for a job.
@@ -46,7 +47,7 @@ def cancel(ids: Iterable[str]) -> None:
 def ask(*command: str) -> str:
     """What one of SLURM's commands prints. Raises GrowpointError where it fails."""
     # Array lists are cut at 64 bytes unless SLURM_BITSTR_LEN is 0.
-    environment = {**os.environ, "SLURM_BITSTR_LEN": "0"}
+    environment = {**slurm_environment.for_tellers(os.environ), "SLURM_BITSTR_LEN": "0"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise GrowpointError(

@@ -45,6 +45,7 @@ class Slurm(Description):
     signal_seconds: PositiveInt = 120
     evaluate_apart: bool = False
     python: str | None = None
+    snapshot: bool = True
     setup: tuple[str, ...] = ()
     srun_args: tuple[str, ...] = ()
     additional: dict[str, str | int | bool] = Field(default_factory=dict)

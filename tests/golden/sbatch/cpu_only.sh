@@ -19,6 +19,7 @@
 export GROWPOINT_SAVE_SECONDS=300
 export OMP_NUM_THREADS=1
 export TOKENIZERS_PARALLELISM=false
+export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm
@@ -46,6 +47,7 @@ srun --unbuffered --output STORE/plans/small/slurm/gp-small-NONCE/%A_%a_%t_log.o
 export GROWPOINT_SAVE_SECONDS=300
 export OMP_NUM_THREADS=1
 export TOKENIZERS_PARALLELISM=false
+export SLURM_EXPORT_ENV=ALL
 
 # command
 export SUBMITIT_EXECUTOR=slurm

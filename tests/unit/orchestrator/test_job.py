@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import job, verbs
-from orchestrator.store import Store
+from orchestrator import frozen, job, verbs
+from orchestrator.store import Store, write_json
 from orchestrator.work import Circumstance
+from sweeps.errors import GrowpointError
+from sweeps.plan import VERSION, to_json
 from sweeps.stages import Grow, Stage, Train
 from tests.unit.sweeps.conftest import plan_of
 
@@ -64,3 +66,26 @@ def test_launches_on_this_machine_are_not_counted(store: Store) -> None:
 def test_what_cannot_save_is_given_more_chances(store: Store) -> None:
     for _ in range(job.TRAIN_STALLS + 3):
         assert attempt(store, GROW, "7_0").ending == "stopped"
+
+
+def test_a_job_that_runs_other_code_than_it_was_submitted_with_says_so_itself(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its own name, so that neither SLURM's word nor the node is blamed for it."""
+    monkeypatch.setenv(frozen.CODE_VARIABLE, str(tmp_path / "removed"))
+    assert attempt(store, TRAIN, "7_0").ending == "failed"
+    state = store.state(TRAIN.id)
+    assert "does not run the code" in state["error"]
+    assert state["allocation"] == "7_0"
+    # A launch on this machine was submitted with nothing.
+    assert attempt(store, TRAIN, "local").ending == "stopped"
+
+
+def test_a_plan_that_newer_code_has_laid_out_is_refused(store: Store) -> None:
+    path = store.plan_folder("small") / "plan.json"
+    plan = to_json(PLAN)
+    write_json(path, plan)
+    assert job.run_job(store, "small", plan["jobs"][0]["id"], Circumstance()).ending == "done"
+    write_json(path, {"version": VERSION + 1})
+    with pytest.raises(GrowpointError, match="newer growpoint"):
+        job.run_job(store, "small", plan["jobs"][0]["id"], Circumstance())

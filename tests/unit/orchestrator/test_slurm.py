@@ -406,7 +406,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "threads": 4,
         "save_seconds": 120,
     },
-    "cpu_only": {"gpus": 0, "cpus": 2, "memory_gb": 1.5},
+    "cpu_only": {"gpus": 0, "cpus": 2, "memory_gb": 1.5, "snapshot": False},
 }
 
 
@@ -418,6 +418,8 @@ def test_the_scripts_are_as_reviewed(
     shown = [text.replace(str(store.root), "STORE") for text in scripts(commands)]
     shown = [text.replace(sys.executable, "PYTHON") for text in shown]
     shown = [re.sub("gp-small-[0-9a-f]{8}", "gp-small-NONCE", text) for text in shown]
+    shown = [re.sub("/code/[0-9a-f]{10}", "/code/CONTENT", text) for text in shown]
+    shown = [re.sub("(GROWPOINT_COMMIT)=.*", r"\1=COMMIT", text) for text in shown]
     # The first is an array or a single job without, the last one with something to wait for.
     golden(f"sbatch/{name}.sh", f"{shown[0]}\n{shown[-1]}")
 

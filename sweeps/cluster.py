@@ -18,6 +18,19 @@ class Local(Description):
     save_seconds: PositiveFloat = 60.0
 
 
+class TopUp(Description):
+    """The job that fills the queue up while nobody is logged in; see conf/cluster/slurm.yaml."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    every_minutes: PositiveFloat = 15.0
+    minutes: PositiveInt = 10
+    memory_gb: PositiveFloat = 2.0
+    python: str | None = None
+    additional: dict[str, str | int | bool] = Field(default_factory=dict)
+
+
 class Slurm(Description):
     """SLURM, through submitit; every field is explained in conf/cluster/slurm.yaml."""
 
@@ -40,6 +53,7 @@ class Slurm(Description):
     wckey: str | None = None
     max_parallel: PositiveInt = 256
     max_queued: PositiveInt | None = None
+    top_up: TopUp = TopUp()
     signal_seconds: PositiveInt = 120
     python: str | None = None
     setup: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from orchestrator import provenance, status, text, told, trackers
-from orchestrator.progress import Snapshot, snapshot
+from orchestrator.progress import Snapshot, failed, snapshot
 from orchestrator.store import Store, read_json, write_atomic, write_json
 from sweeps import config, data, plan, search
 from sweeps.cluster import Local, Slurm
@@ -98,13 +98,22 @@ def launch(arguments: Namespace) -> int:
     trackers.require(request.tracker)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
     _announce(store, made, request, len(missing))
+    if known := failed(store, (stage.id for stage in missing)):
+        what = "run again" if arguments.retry == "failed" else "are left: --retry failed runs them"
+        text.talk.print(f"{made.name}   {len(known)} stages failed before, and {what}")
     if not missing:
         _ask_all(store.open(), made, request)
         return 0
     if isinstance(request.cluster, Slurm):
         return _launch_slurm(store, made, request, request.cluster, arguments)
+    if arguments.unattended:
+        raise GrowpointError(
+            "--unattended fills up a queue, and this machine has none",
+            [("cluster", "local")],
+            "cluster=slurm, or leave --unattended away",
+        )
     _ask_all(store.open(), made, request)
-    return _launch_here(store, made, request.cluster, _again("launch", arguments))
+    return _launch_here(store, made, request.cluster, arguments)
 
 
 def _require_programs(request: Request) -> None:
@@ -172,13 +181,14 @@ def _same_question(store: Store, made: Plan, arguments: Namespace) -> None:
         )
 
 
-def _launch_here(store: Store, made: Plan, cluster: Local, again: str) -> int:
+def _launch_here(store: Store, made: Plan, cluster: Local, arguments: Namespace) -> int:
     from orchestrator import local
     from orchestrator.live import reporter
 
     with _stoppable() as stop, reporter(store, made.name) as report:
-        shot = local.launch(store, made.name, cluster, report, stop)
-    return _conclude(store, made.name, shot, again, interrupted=stop())
+        again = arguments.retry == "failed"
+        shot = local.launch(store, made.name, cluster, report, stop, again)
+    return _conclude(store, made.name, shot, _again("launch", arguments), interrupted=stop())
 
 
 def _conclude(store: Store, name: str, shot: Snapshot, again: str, interrupted: bool) -> int:
@@ -223,14 +233,16 @@ def _stoppable(
 def _launch_slurm(
     store: Store, made: Plan, request: Request, cluster: Slurm, arguments: Namespace
 ) -> int:
-    from orchestrator import slurm, slurm_check
+    from orchestrator import slurm, slurm_check, top_up
 
-    longest_minutes = slurm_check.check(cluster, store)
+    longest_minutes = slurm_check.check(cluster, store, arguments.unattended)
     slurm_check.check_ranks(cluster, made.stages)
     if not arguments.yes and not _confirmed():
         return 1
     _ask_all(store.open(), made, request)
-    submitted = slurm.submit(store, made.name, cluster, longest_minutes)
+    again = arguments.retry == "failed"
+    with top_up.beside(store, made.name, cluster, longest_minutes, arguments.unattended):
+        submitted = slurm.submit(store, made.name, cluster, longest_minutes, again)
     text.out.print(f"  submitted    {submitted.jobs} jobs   {submitted.ids}")
     if submitted.waiting:
         text.out.print(
@@ -239,8 +251,8 @@ def _launch_slurm(
     text.out.print(f"  store        {store.root.resolve()}")
     if arguments.follow:
         return _follow(store, made.name, cluster, longest_minutes, _again("launch", arguments))
-    if submitted.waiting:
-        text.out.print(f"fill it up with: {_again('launch', arguments, '--follow', '--yes')}")
+    if submitted.waiting and not top_up.stands(store, made.name):
+        text.out.print(f"fill it up with: {_again('launch', arguments, '--unattended', '--yes')}")
     text.out.print(f"follow with: {_read('status', store, made.name)}")
     return 0
 

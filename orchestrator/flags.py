@@ -97,6 +97,15 @@ FLAGS: dict[str, dict[str, dict[str, object]]] = {
         "--yes": {"action": "store_true", "help": "submit without asking"},
         "--dry-run": {"action": "store_true", "help": "show the plan only"},
         "--follow": {"action": "store_true", "help": "stay, and keep SLURM's queue filled"},
+        "--unattended": {
+            "action": "store_true",
+            "help": "have a small job keep SLURM's queue filled while nobody is logged in",
+        },
+        "--retry": {
+            "choices": ("failed", "none"),
+            "default": "failed",
+            "help": "what failed before: run it again (failed, the default), or leave it (none)",
+        },
         "--replace": {
             "action": "store_true",
             "help": "let the name answer for another question; runs stay",

@@ -33,33 +33,38 @@ def follow(
     """
     asked = time.monotonic()
     while True:
-        shot = _look(store, sweep)
+        shot = look(store, sweep)
         report(shot)
-        if shot.complete or stop() or not _going(shot):
+        if shot.complete or stop() or not going(shot):
             return shot
         if time.monotonic() - asked >= poll_seconds:
             asked = time.monotonic()
-            _top_up(store, sweep, cluster, longest_minutes)
-            shot = _look(store, sweep, ask=True)
-            if not _going(shot):
+            fill(store, sweep, cluster, longest_minutes)
+            shot = look(store, sweep, ask=True)
+            if not going(shot):
                 report(shot)
                 return shot
         time.sleep(SEE_SECONDS)
 
 
-def _look(store: Store, sweep: str, ask: bool = False) -> Snapshot:
+def look(store: Store, sweep: str, ask: bool = False) -> Snapshot:
+    """How far the sweep is; with `ask`, after asking SLURM what it holds."""
     queued = slurm.queued_stages(store, sweep) if ask else frozenset[str]()
     return snapshot(store, store.plan(sweep), queued)
 
 
-def _going(shot: Snapshot) -> bool:
+def going(shot: Snapshot) -> bool:
     """Whether something runs, is queued, or can be."""
     return any(shot.count(word) for word in ("running", "queued", "waiting", "stopped"))
 
 
-def _top_up(store: Store, sweep: str, cluster: Slurm, longest_minutes: int | None) -> None:
+def fill(
+    store: Store, sweep: str, cluster: Slurm, longest_minutes: int | None
+) -> slurm.Submitted | None:
+    """Submit what there is room for, less what failed; None if that was not possible now."""
     try:
-        slurm.submit(store, sweep, cluster, longest_minutes, again=False)
+        return slurm.submit(store, sweep, cluster, longest_minutes, again=False)
     except GrowpointError as error:
         # Somebody else tops up, or the controller is away: the next round sees.
         logger.warning("not topped up: %s", error.problem)
+        return None

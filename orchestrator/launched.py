@@ -48,9 +48,12 @@ def show_status(arguments: Namespace) -> int:
     made = store.plan(name)
     shot = snapshot(store, made, queued=_queued(store, name))
     if arguments.json:
-        print(json.dumps(status.to_json(made, shot), indent=1))
+        unattended = _unattended(store, name)
+        more = {"unattended": unattended} if unattended else {}
+        print(json.dumps({**status.to_json(made, shot), **more}, indent=1))
     else:
         status.show(store, made, shot)
+        _show_unattended(store, name)
     return 1 if shot.count("failed") else 0
 
 
@@ -65,6 +68,7 @@ def _watch(store: Store, name: str) -> int:
             shot = snapshot(store, made, queued=queued)
             with text.out.capture() as captured:
                 status.show(store, made, shot)
+                _show_unattended(store, name)
             live.update(Text.from_ansi(captured.get()), refresh=True)
             if not any(shot.count(word) for word in ("running", "queued", "waiting", "stopped")):
                 return 1 if shot.count("failed") else 0
@@ -79,6 +83,28 @@ def _queued(store: Store, name: str) -> frozenset[str]:
     return slurm.queued_stages(store, name)
 
 
+def _unattended(store: Store, name: str) -> dict[str, Any] | None:
+    if not (store.plan_folder(name) / "top_up.json").exists():
+        return None
+    from orchestrator import top_up
+
+    return top_up.told(store, name)
+
+
+def _show_unattended(store: Store, name: str) -> None:
+    """Who fills the queue up while nobody is logged in, and when next; or why nobody does."""
+    said = _unattended(store, name)
+    if said is None:
+        return
+    if said["ended"]:
+        text.out.print(f"\n  unattended   ended: {said['ended']}")
+    elif said.get("state") == "gone" or "job" not in said:
+        text.out.print(f"\n  unattended   its job is gone: growpoint launch {name} --unattended")
+    else:
+        at = time.strftime("%H:%M", time.localtime(said["at"]))
+        text.out.print(f"\n  unattended   job #{said['job']} fills the queue up at {at}")
+
+
 def cancel(arguments: Namespace) -> int:
     """growpoint cancel: jobs stop, finished stages stay."""
     store, name = located(arguments)
@@ -89,8 +115,11 @@ def cancel(arguments: Namespace) -> int:
     folder = store.plan_folder(name)
     cancelled = 0
     if (folder / "ledger.jsonl").exists():
-        from orchestrator import slurm
+        from orchestrator import slurm, top_up
 
+        # First, lest it submit again what is cancelled.
+        if top_up.stop(store, name, "cancelled"):
+            text.out.print(f"{name}   no longer filled up unattended")
         cancelled = slurm.cancel(store, name, chosen)
     if chosen is not None:
         return _cancelled_part(name, cancelled, claim.holder(folder / "launch"))

@@ -34,10 +34,11 @@ class Ledger:
 
     path: Path
     batches: dict[str, Batch] = field(default_factory=dict)
+    word: str = ""  # stands in the names of its jobs
 
     def intend(self, sweep: str, jobs: Sequence[str], parallel: int = 0) -> Batch:
         """Write that these jobs are about to be submitted, under a name nobody else has."""
-        name, now = f"gp-{sweep}-{secrets.token_hex(4)}", time.time()
+        name, now = f"gp-{sweep}-{self.word}{secrets.token_hex(4)}", time.time()
         batch = Batch(name, tuple(jobs), parallel=parallel, at=now)
         self._append({"intent": name, "jobs": list(jobs), "parallel": parallel, "at": now})
         self.batches[batch.name] = batch
@@ -90,7 +91,15 @@ class Ledger:
 
 def read(store: Store, sweep: str) -> Ledger:
     """The ledger of a sweep as it stands."""
-    ledger = Ledger(store.plan_folder(sweep) / "ledger.jsonl")
+    return _filled(Ledger(store.plan_folder(sweep) / "ledger.jsonl"))
+
+
+def read_top_up(store: Store, sweep: str) -> Ledger:
+    """The same of the job that fills the queue up: it comes and goes far more often."""
+    return _filled(Ledger(store.plan_folder(sweep) / "top_up.jsonl", word="top-up-"))
+
+
+def _filled(ledger: Ledger) -> Ledger:
     if not ledger.path.exists():
         return ledger
     for line in ledger.path.read_text().splitlines():

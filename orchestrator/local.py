@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import claim
-from orchestrator.progress import Snapshot, snapshot
+from orchestrator.progress import Snapshot, failed, snapshot
 from orchestrator.store import Store, read_json
 from orchestrator.work import MICRO_BATCH_VARIABLE
 from sweeps.cluster import Local
@@ -23,6 +23,7 @@ from sweeps.errors import GrowpointError
 ATTEMPTS = 2
 POLL_SECONDS = 0.5
 Report = Callable[[Snapshot], None]
+Stop = Callable[[], bool]
 
 
 @dataclass
@@ -70,11 +71,12 @@ class Queue:
 
 
 def launch(
-    store: Store, sweep: str, cluster: Local, report: Report, stop: Callable[[], bool]
+    store: Store, sweep: str, cluster: Local, report: Report, stop: Stop, again: bool = True
 ) -> Snapshot:
     """Run what is missing of a launched sweep, or watch another launch that does; repeat at will.
 
-    Returns the last snapshot. When `stop` turns true, jobs save at their next step and end.
+    Returns the last snapshot. What failed is run `again`, or left with what waits for it. When
+    `stop` turns true, jobs save at their next step and end.
     """
     name = store.plan_folder(sweep) / "launch"
     cancelled = _cancelled(store, sweep)
@@ -86,7 +88,7 @@ def launch(
         held = claim.take(name, "launch")
         if held:
             with held:
-                return _run(store, sweep, cluster, report, over)
+                return _run(store, sweep, cluster, report, over, again)
         shot = snapshot(store, store.plan(sweep))
         report(shot)
         if shot.complete:
@@ -103,10 +105,10 @@ def _cancelled(store: Store, sweep: str) -> Callable[[], bool]:
 
 
 def _run(
-    store: Store, sweep: str, cluster: Local, report: Report, stop: Callable[[], bool]
+    store: Store, sweep: str, cluster: Local, report: Report, stop: Stop, again: bool
 ) -> Snapshot:
     plan = store.plan(sweep)
-    queue = _queue(store, plan)
+    queue = _queue(store, plan, again)
     if queue.over:
         return snapshot(store, plan)
     pool = Pool(store, sweep, cluster, queue)
@@ -128,12 +130,14 @@ def _run(
     return snapshot(store, plan)
 
 
-def _queue(store: Store, plan: Mapping[str, Any]) -> Queue:
+def _queue(store: Store, plan: Mapping[str, Any], again: bool = True) -> Queue:
     jobs = {job["id"]: job for job in plan["jobs"]}
     queue = Queue(jobs, _urgent_first(plan))
     for job in jobs.values():
         if all(store.done(stage) for stage in job["stages"]):
             queue.ended[job["id"]] = "done"
+        elif not again and failed(store, job["stages"]):
+            queue.ended[job["id"]] = "failed"
     return queue
 
 
@@ -261,20 +265,16 @@ class Pool:
             self.queue.ended[job] = "done"
             return
         stage = undone[0]
-        why = (
-            f"its worker was killed by signal {-code}"
-            if code < 0
-            else f"its worker ended with {code}"
-        )
+        why = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
         hint = " (out of memory?)" if code == -9 else ""
-        self.store.set_state(stage, "failed", error=why + hint, at=time.time(), log=self._log(slot))
+        self.store.set_state(
+            stage, "failed", error=f"its worker {why}{hint}", at=time.time(), log=self._log(slot)
+        )
 
     def _log(self, slot: int) -> str:
         return str(self.store.plan_folder(self.sweep) / f"worker-{slot}.log")
 
     def _cannot_start(self, worker: Worker, code: int) -> None:
-        from sweeps.errors import GrowpointError
-
         tail = Path(self._log(worker.slot)).read_text().splitlines()[-3:]
         raise GrowpointError(
             "a worker process cannot start",

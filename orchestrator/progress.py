@@ -75,6 +75,12 @@ def snapshot(store: Store, plan: Mapping[str, Any], queued: Iterable[str] = ()) 
     return Snapshot(stages, preparing=any(_preparing(store, corpus) for corpus in plan["data"]))
 
 
+def failed(store: Store, stages: Iterable[str]) -> list[str]:
+    """Those of the stages whose last attempt failed."""
+    missing = (stage for stage in stages if not store.done(stage))
+    return [stage for stage in missing if store.state(stage)["state"] == "failed"]
+
+
 def _preparing(store: Store, corpus: str) -> bool:
     folder = store.corpus(corpus)
     begun = folder.parent.exists() and not (folder / "corpus.json").exists()

@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator import claim, frozen, ledger, slurm_ends, slurm_limits, slurm_queue, slurm_states
 from orchestrator import slurm_batch as batch
 from orchestrator.ledger import Ledger
+from orchestrator.progress import failed
 from orchestrator.slurm_batch import Shape, minutes
 from orchestrator.slurm_limits import Limits
 from orchestrator.slurm_queue import Queued
@@ -101,8 +102,7 @@ def _without_failed(store: Store, plan: Mapping[str, Any]) -> dict[str, Any]:
     """The plan less the jobs that failed, and those that wait for them."""
     lost: set[str] = set()
     for job in plan["jobs"]:
-        states = (store.state(stage)["state"] for stage in job["stages"] if not store.done(stage))
-        if lost.intersection(job["after"]) or "failed" in states:
+        if lost.intersection(job["after"]) or failed(store, job["stages"]):
             lost.add(job["id"])
     return {**plan, "jobs": [job for job in plan["jobs"] if job["id"] not in lost]}
 
@@ -250,5 +250,9 @@ def cancel(store: Store, sweep: str, stages: frozenset[str] | None = None) -> in
     chosen = {job["id"] for job in jobs if stages is None or stages.intersection(job["stages"])}
     latest = {job: i for job, i in book.latest.items() if stages is None or job in chosen}
     live = [slurm_id for slurm_id in latest.values() if slurm_queue.alive(lines.get(slurm_id))]
+    if stages is None:
+        # Of a launch that was killed between sbatch and its answer.
+        meant = {batch.name for batch in book.unanswered}
+        live += [i for i, one in lines.items() if slurm_queue.alive(one) and one.name in meant]
     slurm_queue.cancel(live)
     return len(live)

@@ -5,7 +5,7 @@ import math
 import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ AWAY = re.compile(
 # And of a queue that holds as many jobs as this user may have: AssocMaxSubmitJobLimit, ...
 FULL = re.compile(r"(Assoc|QOS)(Max|Grp)\w*Submit\w*", re.IGNORECASE)
 WAIT_SECONDS = (2.0, 4.0, 8.0, 16.0, 30.0)
+# What a job runs: a function of store, sweep and job that its node can import.
+Body = Callable[[str, str, str], object]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def submit(
     jobs: Sequence[str],
     waits: Sequence[str],
     shape: Shape,
+    body: Body = run,
 ) -> dict[str, str] | None:
     """SLURM's ids of the jobs; None if the queue takes no more of this user's.
 
@@ -74,7 +77,7 @@ def submit(
     for wait in (*WAIT_SECONDS, None):
         batch = book.intend(sweep, jobs, shape.at_once)
         try:
-            ids = _submitted(store, sweep, cluster, batch, waits, shape)
+            ids = _submitted(store, sweep, cluster, batch, waits, shape, body)
         except (subprocess.CalledProcessError, submitit.core.utils.FailedJobError) as error:
             said = str(getattr(error, "stderr", "") or error)
             if FULL.search(said):
@@ -98,11 +101,12 @@ def _submitted(
     batch: Batch,
     waits: Sequence[str],
     shape: Shape,
+    body: Body,
 ) -> list[str]:
     made = executor(store, sweep, cluster, batch, waits, shape)
     root, count = str(store.root.resolve()), len(batch.jobs)
     with slurm_environment.clean(cluster):
-        handles = made.map_array(run, [root] * count, [sweep] * count, batch.jobs)
+        handles = made.map_array(body, [root] * count, [sweep] * count, batch.jobs)
     return [str(handle.job_id) for handle in handles]
 
 

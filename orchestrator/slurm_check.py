@@ -1,88 +1,89 @@
 """What a cluster cannot give is refused before anything is written, with what it offers."""
 
 import getpass
-import re
+import logging
 import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from orchestrator import slurm_partitions
 from orchestrator.shares import require_rows
+from orchestrator.slurm_partitions import Node, Partition
 from orchestrator.slurm_queue import ask
 from orchestrator.store import Store
+from orchestrator.top_up import settings
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError, nearest
 from sweeps.stages import Stage, Train
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Partition:
-    """A partition as sinfo tells it: `gpus` are the most of each type on one of its nodes."""
-
-    name: str
-    state: str
-    minutes: int | None  # its time limit; None where it has none
-    gpus: dict[str, int]
+# File systems in the memory or on the disks of one machine, unless that serves them to others.
+IN_MEMORY = {"tmpfs", "ramfs"}
+ON_DISK = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "overlay", "f2fs"}
 
 
-def check(cluster: Slurm, store: Store) -> int | None:
-    """Refuse what cannot work. Returns the shortest time limit of the partitions, in minutes.
+def check(cluster: Slurm, store: Store, unattended: bool = False) -> int | None:
+    """Refuse what cannot work. Returns the longest time limit that may be asked for, in minutes.
 
     Raises GrowpointError for commands that are not here, an unknown partition, account or QOS,
-    more time or GPUs than there are, and a store that other machines do not see.
+    more time, GPUs, CPUs or memory than there is, and a store that other machines do not see.
     """
-    for command in ("sbatch", "squeue", "scancel", "srun"):
+    for command in ("sbatch", "squeue", "scancel", "srun", "sinfo", "scontrol"):
         if shutil.which(command) is None:
             raise GrowpointError(
                 f"this machine has no `{command}`",
                 [("cluster", "slurm")],
                 "cluster=local, or log in to the cluster",
             )
-    partitions = _partitions()
-    chosen = [_chosen(name, partitions) for name in cluster.partition.split(",")]
+    partitions = slurm_partitions.read()
+    chosen = _fitting(cluster, partitions)
     _check_names(cluster)
-    _check_gpus(cluster, chosen)
-    _check_store(store)
-    return _check_time(cluster, chosen)
+    _check_store(store, chosen)
+    if unattended:
+        _fitting(settings(cluster), partitions, "cluster.top_up")
+    _warn_of_cancelling(chosen)
+    return _longest(chosen)
 
 
-def _partitions() -> dict[str, Partition]:
-    found: dict[str, Partition] = {}
-    for row in ask("sinfo", "-h", "-o", "%R|%a|%l|%G").splitlines():
-        name, state, limit, gpus = (row.split("|") + [""] * 4)[:4]
-        before = found[name].gpus if name in found else {}
-        most = {kind: max(count, before.get(kind, 0)) for kind, count in _gpus(gpus).items()}
-        found[name] = Partition(name, state, minutes(limit), {**before, **most})
-    return found
+def _fitting(
+    cluster: Slurm, partitions: dict[str, Partition], key: str = "cluster"
+) -> list[Partition]:
+    """Of the partitions asked for, those that can run the jobs.
+
+    SLURM takes a job if one of them can; with EnforcePartLimits=ALL only if all of them can.
+    """
+    chosen = [_chosen(name, partitions, key) for name in cluster.partition.split(",")]
+    reasons = {one.name: reason for one in chosen if (reason := _lacks(cluster, one, key))}
+    if reasons and (len(reasons) == len(chosen) or _all_must_fit()):
+        raise next(iter(reasons.values()))
+    for name, reason in reasons.items():
+        logger.warning("no job will run in partition %s: %s", name, reason.problem)
+    return [one for one in chosen if one.name not in reasons]
 
 
-def minutes(limit: str) -> int | None:
-    """SLURM's `days-hours:minutes:seconds` in whole minutes; None for no limit."""
-    days, _, clock = limit.rpartition("-")
-    parts = [int(part) for part in clock.split(":") if part.isdigit()]
-    if not parts or len(parts) != clock.count(":") + 1:
-        return None
-    if days:
-        hours, mins, _ = (*parts, 0, 0)[:3]
-        return (int(days) * 24 + hours) * 60 + mins
-    hours, mins = (parts[0], parts[1]) if len(parts) == 3 else (0, parts[0])
-    return hours * 60 + mins
+def _all_must_fit() -> bool:
+    for line in ask("scontrol", "show", "config").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "EnforcePartLimits":
+            return value.strip() in ("ALL", "YES")
+    return False
 
 
-def _gpus(gres: str) -> dict[str, int]:
-    """`gpu:h200:2(S:0-1)` as {"h200": 2}; the type is "" where none is told."""
-    found = re.findall(r"gpu:(?:([A-Za-z][\w.-]*):)?(\d+)", gres)
-    return {kind: int(count) for kind, count in found}
+def _longest(chosen: Sequence[Partition]) -> int | None:
+    """What is estimated longer than the shortest limit is cut to it, and requeued there."""
+    return min((one.minutes for one in chosen if one.minutes is not None), default=None)
 
 
-def _chosen(name: str, partitions: dict[str, Partition]) -> Partition:
+def _chosen(name: str, partitions: dict[str, Partition], key: str) -> Partition:
     if name in partitions:
         return partitions[name]
     here = ", ".join(f"{known} ({one.state})" for known, one in partitions.items())
     raise GrowpointError(
         f"there is no partition `{name}`",
         [("here", here or "none")],
-        f"cluster.partition={nearest(name, list(partitions)) or 'NAME'}",
+        f"{key}.partition={nearest(name, list(partitions)) or 'NAME'}",
     )
 
 
@@ -114,49 +115,118 @@ def _known(word: str, asked: str, known: Sequence[str]) -> None:
         )
 
 
-def _check_gpus(cluster: Slurm, chosen: Sequence[Partition]) -> None:
-    for partition in chosen:
-        kind = cluster.gpu_type or ""
-        fitting = [n for name, n in partition.gpus.items() if kind in ("", name)]
-        most = max(fitting, default=0)
-        if cluster.gpus > most:
-            offers = ", ".join(f"{n} {name or 'GPUs'}" for name, n in partition.gpus.items())
-            raise GrowpointError(
-                f"no node of partition `{partition.name}` has so many GPUs",
-                [
-                    ("asked", f"{cluster.gpus} {kind}".strip() + " a node"),
-                    ("there", f"{offers or 'none'} a node"),
-                ],
-                f"cluster.gpus={most}" if most else "cluster.gpus=0, or another cluster.partition",
-            )
-
-
 def check_ranks(cluster: Slurm, stages: Iterable[Stage]) -> None:
     """Raise GrowpointError if a batch has fewer sequences than a job has ranks."""
     for stage in stages:
         if isinstance(stage.do, Train):
-            require_rows(stage.do.recipe.batch_sequences, cluster.ranks)
+            for batch in stage.do.recipe.batches.stretches:
+                require_rows(batch.sequences, cluster.ranks)
 
 
-def _check_time(cluster: Slurm, chosen: Sequence[Partition]) -> int | None:
-    limits = [one.minutes for one in chosen if one.minutes is not None]
-    shortest = min(limits, default=None)
-    if cluster.minutes and shortest and cluster.minutes > shortest:
-        raise GrowpointError(
-            "the time limit is longer than the partition allows",
-            [("asked", f"{cluster.minutes} minutes"), ("partition", f"{shortest} minutes")],
-            f"cluster.minutes={shortest}: jobs are requeued and go on",
+def _lacks(cluster: Slurm, partition: Partition, key: str) -> GrowpointError | None:
+    """What a partition does not have of what one job asks for."""
+    if cluster.minutes and partition.minutes and cluster.minutes > partition.minutes:
+        return GrowpointError(
+            f"the time limit is longer than partition `{partition.name}` allows",
+            [
+                ("asked", f"{cluster.minutes} minutes"),
+                ("partition", f"{partition.minutes} minutes"),
+            ],
+            f"{key}.minutes={partition.minutes}: jobs are requeued and go on",
         )
-    return shortest
+    memory_mb = round((cluster.memory_gb or 0) * 1024)
+    return (
+        _lacks_gpus(cluster, partition)
+        or _too_few(partition, "cpus", "CPUs", cluster.cpus * cluster.tasks, lambda node: node.cpus)
+        or _too_few(partition, "memory_gb", "MB of memory", memory_mb, lambda node: node.memory_mb)
+        or _not_together(cluster, partition, memory_mb)
+    )
 
 
-def _check_store(store: Store) -> None:
-    kind = _file_system(store.root)
-    if kind in {"tmpfs", "ramfs"}:
+def _lacks_gpus(cluster: Slurm, partition: Partition) -> GrowpointError | None:
+    there, kind = partition.gpus(), cluster.gpu_type
+    most = max((node.count(kind) for node in partition.nodes), default=0)
+    if cluster.gpus <= most:
+        return None
+    offers = ", ".join(f"{n} {name or 'GPUs'}" for name, n in there.items())
+    evidence = [
+        ("asked", f"{cluster.gpus} {kind or ''}".strip() + " a node"),
+        ("there", f"{offers or 'none'} a node"),
+    ]
+    if kind and there and not most:
+        named = [name for name in there if name]
+        hint = f"cluster.gpu_type={nearest(kind, named) or 'null'}"
+        return GrowpointError(
+            f"no node of partition `{partition.name}` has GPUs of type `{kind}`", evidence, hint
+        )
+    return GrowpointError(
+        f"no node of partition `{partition.name}` has so many GPUs",
+        evidence,
+        f"cluster.gpus={most}" if most else "cluster.gpus=0, or another cluster.partition",
+    )
+
+
+def _too_few(
+    partition: Partition, key: str, what: str, asked: int, has: Callable[[Node], int | None]
+) -> GrowpointError | None:
+    told = [count for node in partition.nodes if (count := has(node)) is not None]
+    most = max(told, default=asked)
+    if asked <= most:
+        return None
+    hint = most // 1024 if key == "memory_gb" else most
+    return GrowpointError(
+        f"no node of partition `{partition.name}` has so many {what}",
+        [("asked", f"{asked} a node"), ("there", f"{most} a node")],
+        f"cluster.{key}={hint}",
+    )
+
+
+def _not_together(cluster: Slurm, partition: Partition, memory_mb: int) -> GrowpointError | None:
+    """Each is there, but not on the same node."""
+    cpus = cluster.cpus * cluster.tasks
+    for node in partition.nodes:
+        has_gpus = cluster.gpus <= node.count(cluster.gpu_type)
+        has_cpus = node.cpus is None or cpus <= node.cpus
+        if has_gpus and has_cpus and (node.memory_mb is None or memory_mb <= node.memory_mb):
+            return None
+    asked = f"{cluster.gpus} GPUs, {cpus} CPUs, {memory_mb} MB"
+    return GrowpointError(
+        f"no node of partition `{partition.name}` has all that a job asks for",
+        [("asked", asked)],
+        "lower cluster.cpus or cluster.memory_gb",
+    )
+
+
+def _warn_of_cancelling(chosen: Iterable[Partition]) -> None:
+    names = [one.name for one in chosen if one.cancels]
+    if names:
+        logger.warning(
+            "SLURM cancels preempted jobs of partition %s and does not requeue them: what they had "
+            "saved stays, and launch, --follow or --unattended submits them again",
+            ",".join(names),
+        )
+
+
+def _check_store(store: Store, chosen: Iterable[Partition]) -> None:
+    """Refuse a store in memory, and warn of one on a disk where jobs run on other machines.
+
+    Whether this machine serves its disk to them cannot be seen from here.
+    """
+    kind, folder = _file_system(store.root), store.root.resolve()
+    if kind in IN_MEMORY:
         raise GrowpointError(
-            f"{store.root.resolve()} is on this machine only, and jobs run on others",
+            f"{folder} is on this machine only, and jobs run on others",
             [("kind", kind)],
             "set store to a folder that every node sees, e.g. store=$HOME/runs",
+        )
+    name = socket.gethostname()
+    others = slurm_partitions.hosts(chosen) - {name, name.partition(".")[0], "localhost"}
+    if kind in ON_DISK and others:
+        logger.warning(
+            "%s is on a disk of this machine (%s): unless that is shared, jobs on %s do not see it",
+            folder,
+            kind,
+            sorted(others)[0],
         )
 
 

@@ -19,6 +19,19 @@ class Local(Description):
     micro_batch_tokens: PositiveInt | None = None
 
 
+class TopUp(Description):
+    """The job that fills the queue up while nobody is logged in; see conf/cluster/slurm.yaml."""
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    every_minutes: PositiveFloat = 15.0
+    minutes: PositiveInt = 10
+    memory_gb: PositiveFloat = 2.0
+    python: str | None = None
+    additional: dict[str, str | int | bool] = Field(default_factory=dict)
+
+
 class Slurm(Description):
     """SLURM, through submitit; every field is explained in conf/cluster/slurm.yaml."""
 
@@ -42,6 +55,7 @@ class Slurm(Description):
     wckey: str | None = None
     max_parallel: PositiveInt = 256
     max_queued: PositiveInt | None = None
+    top_up: TopUp = TopUp()
     signal_seconds: PositiveInt = 120
     evaluate_apart: bool = False
     python: str | None = None

@@ -198,6 +198,9 @@ def _sort(
         named = all(isinstance(option, str) for option in options)
         if key in GROUPS and named:
             groups[key] = [known_choice(key, str(option), search) for option in options]
+        elif key == "cluster.partition" and len(options) > 1:
+            # A list of partitions is one place to run, no axis.
+            values.append((key, ",".join(map(str, options))))
         elif len(options) > 1:
             axes.append(Axis(key=key, values=tuple(options)))
         else:

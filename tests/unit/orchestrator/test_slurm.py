@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import submitit
 
-from orchestrator import ledger, slurm, slurm_batch, slurm_check
+from orchestrator import ledger, slurm, slurm_batch, slurm_check, slurm_partitions
 from orchestrator.store import Store, write_json
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
@@ -330,14 +330,14 @@ def test_time_limits_follow_from_the_plan() -> None:
     [("infinite", None), ("30:00", 30), ("2:30:00", 150), ("1-00:00:00", 1440), ("2-12", 3600)],
 )
 def test_time_limits_are_read_as_slurm_writes_them(said: str, minutes: int | None) -> None:
-    assert slurm_check.minutes(said) == minutes
+    assert slurm_partitions.minutes(said) == minutes
 
 
 OFFERED: dict[str, tuple[dict[str, Any], str, str]] = {
     "partition": ({"partition": "gpux"}, "no partition `gpux`", "cpu (up), gpu (up)"),
     "gpus": ({"gpus": 8}, "no node of partition `gpu` has so many GPUs", "4 h200 a node"),
-    "gpu_type": ({"gpu_type": "b200"}, "so many GPUs", "4 h200 a node"),
-    "minutes": ({"minutes": 2000}, "longer than the partition allows", "1440 minutes"),
+    "gpu_type": ({"gpu_type": "b200"}, "GPUs of type `b200`", "4 h200 a node"),
+    "minutes": ({"minutes": 2000}, "longer than partition `gpu` allows", "1440 minutes"),
     "account": ({"account": "lob"}, "there is no account `lob`", "lab"),
     "qos": ({"qos": "hi"}, "there is no qos `hi`", "high"),
 }

@@ -62,7 +62,7 @@ class Sweep(Description):
         require_distinct("arms", self.arms)
         fits.require_vocabulary(self.data, self.model, adopted=bool(self.series))
         fits.require_positions(self.recipe, self.suite, self.model, adopted=bool(self.series))
-        fits.require_suite(self.suite, self.data, self.model, adopted=bool(self.series))
+        fits.require_suite(self.suite, self.data, self.model)
         if self.series:
             fits.require_fresh_optimizer(self.branch)
         fits.require_growth(self.growths, self.arms)

@@ -196,19 +196,24 @@ def _scored(network: Any, manager: Any, task: Benchmark) -> tuple[str, dict[str,
     import lm_eval
 
     loaded = _loaded(manager, task)
-    result = lm_eval.evaluate(
-        lm=network,
-        task_dict=loaded,
-        limit=task.limit,
-        log_samples=False,
-        bootstrap_iters=DRAWS,
-    )
+    asked = {"limit": task.limit, "log_samples": False, "bootstrap_iters": DRAWS}
+    try:
+        result = lm_eval.evaluate(lm=network, task_dict=loaded, **asked)
+    # Tasks that run code, need pictures, or have no items left.
+    except ValueError as error:
+        raise GrowpointError(
+            f"the task `{task.name}` cannot be scored",
+            [("says", next(iter(str(error).splitlines()), ""))],
+            "take it out of the suite's tasks",
+        ) from error
     row = result["results"].get(task.name, {})
     name = readings.chosen(task, row)
     metric = name.split(",")[0]
     rising = result["higher_is_better"].get(task.name, {}).get(metric)
     made = readings.measured(metric, row[name], row.get(name.replace(",", "_stderr,")), rising)
-    items = sum(result["n-samples"][each]["effective"] for each in loaded["tasks"])
+    items = sum(
+        each["effective"] for leaf, each in result["n-samples"].items() if leaf in loaded["tasks"]
+    )
     shots = sorted({result["n-shot"].get(each, 0) for each in loaded["tasks"]})
     return made.kind, {
         "value": made.value,

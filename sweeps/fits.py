@@ -86,9 +86,7 @@ def require_documents(recipe: Recipe, data: Stdlib | Text | Hub | Tokens, model:
         )
 
 
-def require_suite(
-    suite: Suite, data: Stdlib | Text | Hub | Tokens, model: Model, *, adopted: bool = False
-) -> None:
+def require_suite(suite: Suite, data: Stdlib | Text | Hub | Tokens, model: Model) -> None:
     """Refuse a suite that scores twice under one name, beyond the model's positions, or nothing."""
     require_distinct("suite.lengths", suite.lengths)
     require_distinct("suite.noise", suite.noise)
@@ -105,7 +103,7 @@ def require_suite(
             ],
             f"suite.lengths=[{','.join(fitting)}]",
         )
-    if suite.tasks and isinstance(data, Tokens) and not adopted:
+    if suite.tasks and isinstance(data, Tokens):
         raise GrowpointError(
             "the suite's tasks are text, and token files say nothing of their tokenizer",
             [("tasks", ", ".join(task.name for task in suite.tasks)), ("data", "tokens")],

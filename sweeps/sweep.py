@@ -65,7 +65,7 @@ class Sweep(Description):
         fits.require_positions(self.recipe, self.suite, self.model, adopted=bool(self.series))
         if isinstance(self.recipe, Recipe):
             fits.require_documents(self.recipe, self.data, self.model)
-        fits.require_suite(self.suite, self.data, self.model, adopted=bool(self.series))
+        fits.require_suite(self.suite, self.data, self.model)
         if self.series:
             fits.require_fresh_optimizer(self.branch)
         fits.require_growth(self.growths, self.arms)

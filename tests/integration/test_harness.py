@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +104,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     (tasks / "colours.yaml").write_text(CHOICE.format(name="colours", more="tag: tagged"))
     (tasks / "bare.yaml").write_text(CHOICE.format(name="bare", more="num_fewshot: 0"))
     (tasks / "words.yaml").write_text(ROLLING)
+    far = CHOICE.format(name="far", more="").replace("path: json", "path: nobody/nothing")
+    (tasks / "far.yaml").write_text(re.sub("dataset_kwargs.*", "", far))
     (tasks / "several.yaml").write_text(GROUP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(folder / "cache"))
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
         patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         yield Place(folder / "init", corpus, tokens, tasks)
 
 
@@ -180,6 +184,7 @@ def test_a_suite_of_both_is_repeated_and_shows_examples(place: Place) -> None:
         (Benchmark(name="tagged"), "`tagged` is a tag", "colours"),
         (Benchmark(name="colours", metric="f1"), "has no metric `f1`", "acc_norm,none"),
         (Benchmark(name="bare", shots=3), "allows no examples", "num_fewshot: 0"),
+        (Benchmark(name="far"), "the task `far` cannot be loaded", "nobody/nothing"),
     ],
 )
 def test_mistakes_in_tasks_are_named(

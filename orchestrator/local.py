@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import claim
+from orchestrator.gpus import slots
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, read_json
 from orchestrator.verbs import MICRO_BATCH_VARIABLE
@@ -148,28 +149,6 @@ def _urgent_first(plan: Mapping[str, Any]) -> list[str]:
     return sorted(hanging, key=lambda job: -hanging[job])
 
 
-def slots(cluster: Local) -> list[str | None]:
-    """One entry for each worker: the GPU it may see, or None without GPUs."""
-    visible = visible_gpus()
-    if len(visible) < (cluster.gpus or 0):
-        raise GrowpointError(
-            "this machine has fewer GPUs than are asked for",
-            [("cluster.gpus", cluster.gpus), ("visible", ", ".join(visible) or "none")],
-            f"cluster.gpus={len(visible)}",
-        )
-    gpus = visible if cluster.gpus is None else visible[: cluster.gpus]
-    count = cluster.workers or len(gpus) or max(1, len(os.sched_getaffinity(0)) // cluster.threads)
-    return [gpus[index % len(gpus)] if gpus else None for index in range(count)]
-
-
-def visible_gpus() -> list[str]:
-    """GPUs that this process may use, without importing torch."""
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None:
-        return [gpu for gpu in allowed.split(",") if gpu.strip() not in {"", "-1", "NoDevFiles"}]
-    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
-
-
 class Pool:
     """The worker processes of one launch."""
 
@@ -273,7 +252,6 @@ class Pool:
         return str(self.store.plan_folder(self.sweep) / f"worker-{slot}.log")
 
     def _cannot_start(self, worker: Worker, code: int) -> None:
-        from sweeps.errors import GrowpointError
 
         tail = Path(self._log(worker.slot)).read_text().splitlines()[-3:]
         raise GrowpointError(

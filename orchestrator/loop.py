@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from orchestrator import models, packing
-from orchestrator.memory import MICRO_BATCH_TOKENS
+from orchestrator.memory import MICRO_BATCH_TOKENS, holding_the_state
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
@@ -31,6 +31,7 @@ class Diverged(GrowpointError):  # noqa: N818 - it says what happened
 class Loop:
     """One phase: weights, optimizer, position. `says` are told what `say` reports."""
 
+    @holding_the_state()
     def __init__(
         self,
         do: Train,
@@ -42,7 +43,7 @@ class Loop:
         micro_batch_tokens: int = MICRO_BATCH_TOKENS,
     ) -> None:
         self.recipe = do.recipe
-        self._at_once = micro_batch_tokens
+        self.at_once = micro_batch_tokens
         self.position = start
         self.says: list[Log] = []
         self._all = do.tokens
@@ -95,7 +96,7 @@ class Loop:
 
     def _backward(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of one batch of [B, T + 1] tokens; its mean loss, and the router's."""
-        size = max(1, self._at_once // (rows.shape[1] - 1))
+        size = max(1, self.at_once // (rows.shape[1] - 1))
         losses, routers = [], []
         for part in rows.split(size):
             share = len(part) / len(rows)

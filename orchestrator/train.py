@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from orchestrator import memory, phase
+from orchestrator import phase
 from orchestrator.loop import Log, Loop
+from orchestrator.memory import MICRO_BATCH_TOKENS, holding_a_pass
 from orchestrator.moments import Carried
 from orchestrator.phase import Metrics, Position
 from orchestrator.tokens import Stream, require
@@ -108,9 +109,8 @@ def train(
         return _outcome(True, done, done, None, repeated)
     start = phase.furthest(do, (*resume, partial))
     with contextlib.closing(Metrics(metrics, start.tokens)) as lines:
-        at_once = micro_batch_tokens or memory.MICRO_BATCH_TOKENS
-        with memory.holding_the_state():
-            loop = Loop(do, start.folder or source, start, stream, device, carried, at_once)
+        at_once = micro_batch_tokens or MICRO_BATCH_TOKENS
+        loop = Loop(do, start.folder or source, start, stream, device, carried, at_once)
         loop.says = [lines, log] if log else [lines]
 
         def save() -> None:
@@ -118,8 +118,7 @@ def train(
             lines.sync()
             phase.write_partial(do, loop.optimizer, loop.position, partial, stream_folder)
 
-        with memory.holding_a_pass(do.recipe, at_once):
-            ended = _run(loop, stop, save, save_seconds, log_every_steps)
+        ended = _run(loop, stop, save, save_seconds, log_every_steps)
         if ended:
             lines.sync()
             phase.write(do, loop.optimizer, loop.position, target, stream_folder)
@@ -154,7 +153,8 @@ def _run(
         if time.monotonic() - saved >= save_seconds:
             save()
             saved = time.monotonic()
-        loop.step()
+        with holding_a_pass(loop.recipe, loop.at_once):
+            loop.step()
         if loop.steps % log_every_steps == 0 or loop.ended:
             loop.say()
     return True

@@ -13,7 +13,7 @@ from torch import Tensor
 from orchestrator import models, packing, sharding
 from orchestrator.head_loss import HeadLoss, Losses
 from orchestrator.loads import Loads, balance
-from orchestrator.memory import MICRO_BATCH_TOKENS
+from orchestrator.memory import MICRO_BATCH_TOKENS, holding_the_state
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
@@ -37,6 +37,7 @@ class Loop:
     Several ranks go through it together; each takes its share of every batch.
     """
 
+    @holding_the_state()
     def __init__(
         self,
         do: Train,
@@ -50,7 +51,7 @@ class Loop:
     ) -> None:
         assert isinstance(do.recipe, Recipe)
         self.recipe = do.recipe
-        self._at_once = micro_batch_tokens
+        self.at_once = micro_batch_tokens
         self.position = start
         self.says: list[Log] = []
         self._all = do.tokens
@@ -99,7 +100,7 @@ class Loop:
         """One batch: forward, backward, clip, update."""
         tokens = self.position.tokens
         batch, length = self.recipe.batches.at(tokens), self.recipe.sequence_tokens
-        mine = share(batch.sequences, self._at_once // length, self._ranks.rank, self._ranks.world)
+        mine = share(batch.sequences, self.at_once // length, self._ranks.rank, self._ranks.world)
         whole = self._stream.batch(tokens + mine.first * length, mine.count)
         rows = torch.from_numpy(cut(whole, batch.row_tokens))
         self._loads.clear()

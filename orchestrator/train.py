@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from orchestrator import memory, phase
+from orchestrator import phase
 from orchestrator.loop import Log, Loop
+from orchestrator.memory import MICRO_BATCH_TOKENS, holding_a_pass
 from orchestrator.moments import Carried
 from orchestrator.phase import Metrics, Position
 from orchestrator.ranks import ALONE, Ranks
@@ -111,10 +112,9 @@ def train(
     is_done, start = ranks.first(lambda: _begin(do, partial, target, resume), tuple[bool, Position])
     if is_done:
         return _outcome(True, start, start, None, repeated, ranks)
-    is_first, at_once = ranks.is_first, micro_batch_tokens or memory.MICRO_BATCH_TOKENS
+    is_first, at_once = ranks.is_first, micro_batch_tokens or MICRO_BATCH_TOKENS
     with contextlib.closing(Metrics(metrics if is_first else None, start.tokens)) as lines:
-        with memory.holding_the_state():
-            loop = Loop(do, start.folder or source, start, stream, device, carried, at_once, ranks)
+        loop = Loop(do, start.folder or source, start, stream, device, carried, at_once, ranks)
         loop.says = [lines, log] if log and is_first else [lines]
 
         def save() -> None:
@@ -123,8 +123,7 @@ def train(
             phase.write_partial(do, loop.optimizer, loop.position, partial, stream_folder)
             ranks.first(lambda: None)
 
-        with memory.holding_a_pass(loop.recipe, at_once):
-            ended = _run(loop, stop, save, save_seconds, log_every_steps, ranks)
+        ended = _run(loop, stop, save, save_seconds, log_every_steps, ranks)
         if ended:
             lines.sync()
             phase.write(do, loop.optimizer, loop.position, target, stream_folder)
@@ -176,7 +175,8 @@ def _run(
         if is_due:
             save()
             saved = time.monotonic()
-        loop.step()
+        with holding_a_pass(loop.recipe, loop.at_once):
+            loop.step()
         if loop.steps % log_every_steps == 0 or loop.ended:
             loop.say()
     return True

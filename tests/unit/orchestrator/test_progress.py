@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import claim, local, status
+from orchestrator import claim, gpus, local, status
 from orchestrator.progress import last_metric, snapshot
 from orchestrator.store import Store
 from sweeps.cluster import Local
@@ -108,12 +108,12 @@ def test_a_failed_job_holds_back_only_its_children(store: Store) -> None:
 
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert local.slots(Local()) == ["3", "5"]
-    assert local.slots(Local(workers=4)) == ["3", "5", "3", "5"]
-    assert local.slots(Local(gpus=1)) == ["3"]
-    assert local.slots(Local(gpus=0, workers=3)) == [None, None, None]
+    assert gpus.slots(Local()) == ["3", "5"]
+    assert gpus.slots(Local(workers=4)) == ["3", "5", "3", "5"]
+    assert gpus.slots(Local(gpus=1)) == ["3"]
+    assert gpus.slots(Local(gpus=0, workers=3)) == [None, None, None]
     with pytest.raises(GrowpointError, match="fewer GPUs than are asked for") as error:
-        local.slots(Local(gpus=3))
+        gpus.slots(Local(gpus=3))
     assert error.value.help == "cluster.gpus=2"
 
 

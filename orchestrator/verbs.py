@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from pydantic import TypeAdapter
 
-from orchestrator import checkpoint, claim
+from orchestrator import checkpoint, claim, trackers
 from orchestrator.headers import DamagedError
 from orchestrator.ranks import ALONE, Ranks
 from orchestrator.store import Store, beginnings, phases
@@ -19,6 +19,7 @@ from sweeps.errors import GrowpointError
 from sweeps.stages import Evaluate, Grow, Init, Stage, Train
 
 if TYPE_CHECKING:
+    from orchestrator.loop import Log
     from orchestrator.moments import Carried
 
 
@@ -103,9 +104,9 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
     if corpus is None:
         return None
     source, ranks = _source(work, stage), work.circumstance.ranks
-    ranks.announce(train=stage.id)
-    with ranks.explained():
-        return _phase(work, stage, do, source, corpus)
+    with trackers.drawn(_plan_folder(work), work.plan, stage) as draw, ranks.explained():
+        ranks.announce(train=stage.id)
+        return _phase(work, stage, do, source, corpus, draw)
 
 
 def take_part(work: Work, stage: Stage) -> None:
@@ -117,7 +118,7 @@ def take_part(work: Work, stage: Stage) -> None:
 
 
 def _phase(
-    work: Work, stage: Stage, do: Train, source: Path, corpus: Path
+    work: Work, stage: Stage, do: Train, source: Path, corpus: Path, log: "Log | None" = None
 ) -> dict[str, Any] | None:
     from orchestrator import train
 
@@ -131,6 +132,7 @@ def _phase(
         partial=run / "partial",
         stream_folder=corpus,
         metrics=run / "metrics.jsonl",
+        log=log,
         trunk_tokens=cost.trained_tokens(stage.after) if stage.after else 0,
         stop=work.stop,
         save_seconds=work.circumstance.save_seconds,
@@ -139,6 +141,10 @@ def _phase(
         ranks=ranks,
     )
     return came.to_dict() if came.finished else None
+
+
+def _plan_folder(work: Work) -> Path:
+    return work.store.plan_folder(str(work.plan["sweep"]))
 
 
 def _carried(work: Work, stage: Stage) -> "Carried | None":
@@ -165,6 +171,10 @@ def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
     metrics = evaluate.evaluate(
         do.suite, do.corpus, source, corpus, device=train.device(), threads=threads
     )
+    assert stage.after is not None
+    with trackers.drawn(_plan_folder(work), work.plan, stage.after, afterwards=True) as draw:
+        found = {f"heldout_{name}": value["value"] for name, value in metrics.items()}
+        draw({"tokens": work.plan["stages"][stage.after.id]["tokens"], **found})
     return {"suite": {"name": do.suite.name, "version": do.suite.version}, "metrics": metrics}
 
 

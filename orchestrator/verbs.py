@@ -21,6 +21,7 @@ from sweeps.stages import Evaluate, Grow, Init, Stage, Train
 from sweeps.suite import Suite
 
 if TYPE_CHECKING:
+    from orchestrator.loop import Log
     from orchestrator.moments import Carried
 
 
@@ -86,9 +87,9 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
     source, ranks = _source(work, stage), work.circumstance.ranks
     if isinstance(do.recipe, CommandRecipe):
         return _command(work, stage, do, do.recipe.program, corpus)
-    ranks.announce(train=stage.id)
-    with ranks.explained():
-        return _phase(work, stage, do, source, corpus)
+    with trackers.drawn(work.plan_folder, work.plan, stage) as draw, ranks.explained():
+        ranks.announce(train=stage.id)
+        return _phase(work, stage, do, source, corpus, draw)
 
 
 def take_part(work: Work, stage: Stage) -> None:
@@ -100,30 +101,29 @@ def take_part(work: Work, stage: Stage) -> None:
 
 
 def _phase(
-    work: Work, stage: Stage, do: Train, source: Path, corpus: Path
+    work: Work, stage: Stage, do: Train, source: Path, corpus: Path, log: "Log | None" = None
 ) -> dict[str, Any] | None:
     from orchestrator import health, train
 
     run, ranks = work.store.run(stage.id), work.circumstance.ranks
-    with trackers.drawn(work.plan_folder, work.plan, stage) as draw:
-        came = train.train(
-            do,
-            source=source,
-            carried=_carried(work, stage),
-            resume=_resume(work.store, stage) if ranks.is_first else [],
-            target=work.store.checkpoint(stage.id),
-            partial=run / "partial",
-            stream_folder=corpus,
-            metrics=run / "metrics.jsonl",
-            log=draw,
-            trunk_tokens=cost.trained_tokens(stage.after) if stage.after else 0,
-            stop=work.stop,
-            save_seconds=work.circumstance.save_seconds,
-            threads=work.circumstance.threads,
-            micro_batch_tokens=work.circumstance.micro_batch_tokens,
-            device=train.device(),
-            ranks=ranks,
-        )
+    came = train.train(
+        do,
+        source=source,
+        carried=_carried(work, stage),
+        resume=_resume(work.store, stage) if ranks.is_first else [],
+        target=work.store.checkpoint(stage.id),
+        partial=run / "partial",
+        stream_folder=corpus,
+        metrics=run / "metrics.jsonl",
+        log=log,
+        trunk_tokens=cost.trained_tokens(stage.after) if stage.after else 0,
+        stop=work.stop,
+        save_seconds=work.circumstance.save_seconds,
+        threads=work.circumstance.threads,
+        micro_batch_tokens=work.circumstance.micro_batch_tokens,
+        device=train.device(),
+        ranks=ranks,
+    )
     if not came.finished or not ranks.is_first:
         return None
     return {**came.to_dict(), **health.after(work.store, stage)}

@@ -54,7 +54,7 @@ def test_two_nodes_train_together_and_stop_together(
         tokens = [json.loads(line)["tokens"] for line in steps.read_text().splitlines()]
         assert tokens == sorted(set(tokens))
         assert tokens[-1] == one["tokens"]
-    assert records(store, "evaluate-*")[0]["metrics"]["loss"] < 6
+    assert records(store, "evaluate-*")[0]["metrics"]["loss"]["value"] < 6
     # SLURM ends a job well only if every rank does.
     until(store, lambda: not slurm.run("squeue", "-h").strip(), 60)
     ended = slurm.run("sacct", "-n", "-X", "-P", "-j", job, "--format=State").split()

@@ -21,7 +21,8 @@ RUN = $(VENV)/bin/python -m
 GROWPOINT = $(VENV)/bin/growpoint
 WARM = $(VENV)/bin/python -c 'import datasets, matplotlib.pyplot, pandas, scipy.optimize, torch, transformers.modeling_utils'
 FRAME = pyproject.toml constraints.txt
-PYTEST = OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses 2 --dist loadfile
+# In the order of collection, which begins with SLURM's files: xdist would begin with the many small tests of one file.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## what can be made
@@ -47,8 +48,7 @@ test: setup-dev ## everything that must hold: lint, types, and every test
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	$(PYTEST) tests/unit
-	$(PYTEST) tests/integration
-	$(PYTEST) tests/e2e
+	$(PYTEST) tests/integration tests/e2e
 
 .PHONY: lint
 lint: $(VENV)/.dev ## form, import contracts, spelling

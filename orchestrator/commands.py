@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator import status, text, told
+from orchestrator import status, text, told, trackers
 from orchestrator.progress import Snapshot, snapshot
 from orchestrator.store import Store, read_json, write_atomic, write_json
 from sweeps import config, data, plan, search
@@ -88,6 +88,7 @@ def launch(arguments: Namespace) -> int:
         shown.show(store, made, request.cluster)
         return 0
     _same_question(store, made, arguments)
+    trackers.require(request.tracker)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
     _announce(store, made, request, len(missing))
     if not missing:
@@ -132,6 +133,7 @@ def _ask_all(store: Store, made: Plan, request: Request) -> None:
         store.ask(stage)
     folder = store.plan_folder(made.name)
     write_atomic(folder / "config.yaml", _config_text(request).encode())
+    trackers.remember(folder, request.tracker)
     write_json(folder / "plan.json", _keeping(plan.to_json(made), folder / "plan.json"))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from pydantic import TypeAdapter
 
-from orchestrator import checkpoint, claim
+from orchestrator import checkpoint, claim, trackers
 from orchestrator.headers import DamagedError
 from orchestrator.progress import WORK
 from orchestrator.store import Store, beginnings, phases
@@ -106,22 +106,28 @@ def _train(work: Work, stage: Stage, do: Train) -> dict[str, Any] | None:
         return None
     if isinstance(do.recipe, CommandRecipe):
         return _command(work, stage, do, do.recipe.program, corpus)
-    came = train.train(
-        do,
-        source=_source(work, stage),
-        carried=_carried(work, stage),
-        resume=_resume(work.store, stage),
-        target=work.store.checkpoint(stage.id),
-        partial=run / "partial",
-        stream_folder=corpus,
-        metrics=run / "metrics.jsonl",
-        trunk_tokens=cost.trained_tokens(stage.after) if stage.after else 0,
-        stop=work.stop,
-        save_seconds=work.circumstance.save_seconds,
-        threads=work.circumstance.threads,
-        device=train.device(),
-    )
+    with trackers.drawn(_plan_folder(work), work.plan, stage) as draw:
+        came = train.train(
+            do,
+            source=_source(work, stage),
+            carried=_carried(work, stage),
+            resume=_resume(work.store, stage),
+            target=work.store.checkpoint(stage.id),
+            partial=run / "partial",
+            stream_folder=corpus,
+            metrics=run / "metrics.jsonl",
+            log=draw,
+            trunk_tokens=cost.trained_tokens(stage.after) if stage.after else 0,
+            stop=work.stop,
+            save_seconds=work.circumstance.save_seconds,
+            threads=work.circumstance.threads,
+            device=train.device(),
+        )
     return came.to_dict() if came.finished else None
+
+
+def _plan_folder(work: Work) -> Path:
+    return work.store.plan_folder(str(work.plan["sweep"]))
 
 
 def _command(
@@ -179,6 +185,10 @@ def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
     metrics = evaluate.evaluate(
         do.suite, do.corpus, source, corpus, device=train.device(), threads=threads
     )
+    assert stage.after is not None
+    with trackers.drawn(_plan_folder(work), work.plan, stage.after, afterwards=True) as draw:
+        found = {f"heldout_{name}": value["value"] for name, value in metrics.items()}
+        draw({"tokens": work.plan["stages"][stage.after.id]["tokens"], **found})
     return {"suite": {"name": do.suite.name, "version": do.suite.version}, "metrics": metrics}
 
 

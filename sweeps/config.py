@@ -25,10 +25,11 @@ from sweeps.exclude import in_use, require_known
 from sweeps.growth import Depth, GrowthChoice, Width, one_of_an_axis, operators_of
 from sweeps.search import known_choice, locate, search_path, unreadable, use_folder
 from sweeps.sweep import Sweep
+from sweeps.tracker import Tracker
 from sweeps.validation import Axis, Settings, validated
 
 Labels = tuple[tuple[str, str], ...]
-GROUPS = ("sweep", "model", "growth", "recipe", "data", "suite", "cluster")
+GROUPS = ("sweep", "model", "growth", "recipe", "data", "suite", "cluster", "tracker")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Request:
     cluster: Local | Slurm
     store: Path
     config: Mapping[str, Any]
+    tracker: Tracker
 
 
 def load(sweep: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Request:
@@ -105,7 +107,7 @@ def _request(
         settings = validated(
             TypeAdapter(Settings), {key: data.pop(key) for key in ("store", "axes")}
         )
-        cluster = data.pop("cluster")
+        cluster, tracker = data.pop("cluster"), data.pop("tracker", {"kind": "none"})
         data["name"] = data["name"] or name
         labels = tuple((key, choice[key]) for key in varied)
         for changed, more in _variants(data, [*settings.axes, *axes]):
@@ -115,6 +117,7 @@ def _request(
     config = {
         **adoption.recorded(combined[0][0]),
         "cluster": cluster,
+        "tracker": tracker,
         "store": settings.store,
         "axes": [axis.model_dump(mode="json", exclude_defaults=True) for axis in recorded],
     }
@@ -122,8 +125,8 @@ def _request(
     if not any(str(key).startswith("exclude") for axis in recorded for key, _ in axis.steps()[0]):
         used = in_use([made for made, _ in sweeps])
         config["exclude"] = [entry.model_dump(mode="json", exclude_defaults=True) for entry in used]
-    store = _store(settings.store)
-    return Request(sweeps[0][0].name, tuple(sweeps), place, store, config)
+    drawn: Tracker = validated(TypeAdapter(Tracker), tracker, "tracker")
+    return Request(sweeps[0][0].name, tuple(sweeps), place, _store(settings.store), config, drawn)
 
 
 def _store(asked: str) -> Path:

@@ -77,7 +77,8 @@ def _sweep_file(path: Path) -> str:
         raise unreadable(str(path), error) from error
     lines = [] if "@package" in text else ["# @package _global_"]
     if "defaults" not in said and said.keys() >= {*WHOLE, "growth", "axes"}:
-        lines += ["defaults:", *(f"  - override /{group}: null" for group in (*WHOLE, "growth"))]
+        groups = [group for group in (*WHOLE, "tracker", "growth") if group in said]
+        lines += ["defaults:", *(f"  - override /{group}: null" for group in groups)]
     return "\n".join([*lines, text])
 
 

@@ -53,6 +53,11 @@ class OneCluster(LoadFileScheduling):
         return "slurm" if fnmatch(file, SLURM_FILES) else file
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """SLURM's files first: they are the longest, and run on one worker while others do the rest."""
+    items.sort(key=lambda item: not fnmatch(str(item.path), SLURM_FILES))
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     """Call with a path under tests/golden and a text: they must agree."""

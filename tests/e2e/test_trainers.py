@@ -128,7 +128,7 @@ def test_a_command_that_fails_fails_its_stage_alone(
     ("words", "code", "says"),
     [
         (["recipe.run=[no-such-trainer]"], 2, "error: the program of the recipe's command"),
-        (["recipe.run=[bash,'{taget}']"], 2, "error: the recipe's command has a placeholder"),
+        (["recipe.run=[bash,'{targets}']"], 2, "error: the recipe's command has a placeholder"),
         (
             ["recipe.run=[no-such-trainer]", "cluster=slurm", "cluster.partition=gpu", "--dry-run"],
             0,

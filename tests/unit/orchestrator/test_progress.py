@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import claim, gpus, local, status
-from orchestrator.progress import last_metric, snapshot
+from orchestrator.progress import last_metric, reached, snapshot
 from orchestrator.store import Store
 from sweeps.cluster import Local
 from sweeps.errors import GrowpointError
@@ -125,3 +125,11 @@ def test_a_corpus_in_the_making_is_said_so(store: Store) -> None:
         store.corpus(corpus).mkdir()
         (store.corpus(corpus) / "corpus.json").write_text("{}")
         assert not snapshot(store, to_json(PLAN)).preparing
+
+
+def test_how_far_a_command_says_it_has_come(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"tokens": 64, "loss": 1}\n{"tokens": 1')
+    # Metrics of growpoint's own training run ahead of what it has saved.
+    assert reached(tmp_path) == 0
+    (tmp_path / "work").mkdir()
+    assert reached(tmp_path) == 64

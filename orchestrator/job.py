@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import claim, verbs
+from orchestrator import claim, notify, verbs
 from orchestrator.store import Store
 from orchestrator.verbs import Circumstance, Work
 from sweeps import cost
@@ -49,8 +49,11 @@ def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -
         )
     for stage_id in found[0]["stages"]:
         outcome = run_stage(store, stage_id, plan, circumstance)
+        if outcome.ending == "failed":
+            notify.failed(store, sweep, stage_id, outcome.error)
         if outcome.ending != "done":
             return outcome
+    notify.done(store, plan)
     return Outcome("done")
 
 

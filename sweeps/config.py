@@ -23,6 +23,7 @@ from sweeps.cluster import Cluster, Local, Slurm
 from sweeps.errors import GrowpointError, nearest
 from sweeps.exclude import in_use, require_known
 from sweeps.growth import Depth, GrowthChoice, Width, one_of_an_axis, operators_of
+from sweeps.notify import Notify
 from sweeps.search import known_choice, locate, search_path, unreadable, use_folder
 from sweeps.sweep import Sweep
 from sweeps.validation import Axis, Settings, validated
@@ -40,6 +41,7 @@ class Request:
     cluster: Local | Slurm
     store: Path
     config: Mapping[str, Any]
+    notify: Notify
 
 
 def load(sweep: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Request:
@@ -102,9 +104,8 @@ def _request(
     varied = _varied([choice for _, choice in combined])
     memory: adoption.Memory = {}
     for data, choice in combined:
-        settings = validated(
-            TypeAdapter(Settings), {key: data.pop(key) for key in ("store", "axes")}
-        )
+        own = {key: data.pop(key) for key in ("store", "axes", "notify")}
+        settings = validated(TypeAdapter(Settings), own)
         cluster = data.pop("cluster")
         data["name"] = data["name"] or name
         labels = tuple((key, choice[key]) for key in varied)
@@ -123,7 +124,7 @@ def _request(
         used = in_use([made for made, _ in sweeps])
         config["exclude"] = [entry.model_dump(mode="json", exclude_defaults=True) for entry in used]
     store = _store(settings.store)
-    return Request(sweeps[0][0].name, tuple(sweeps), place, store, config)
+    return Request(sweeps[0][0].name, tuple(sweeps), place, store, config, settings.notify)
 
 
 def _store(asked: str) -> Path:
@@ -195,8 +196,7 @@ def _sort(
         named = all(isinstance(option, str) for option in options)
         if key in GROUPS and named:
             groups[key] = [known_choice(key, str(option), search) for option in options]
-        elif key == "cluster.partition" and len(options) > 1:
-            # A list of partitions is one place to run, no axis.
+        elif key == "cluster.partition" and len(options) > 1:  # one place, and no axis
             values.append((key, ",".join(map(str, options))))
         elif len(options) > 1:
             axes.append(Axis(key=key, values=tuple(options)))

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from orchestrator import provenance, status, text, told, trackers
+from orchestrator import notify, provenance, status, text, told, trackers
 from orchestrator.progress import Snapshot, failed, snapshot
 from orchestrator.store import Store, read_json, write_atomic, write_json
 from sweeps import config, data, plan, search
@@ -70,7 +70,9 @@ def show_plan(arguments: Namespace) -> int:
 def _again(command: str, arguments: Namespace, *more: str) -> str:
     """The line that gives `command` the same question."""
     folder = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
-    return shlex.join(["growpoint", command, arguments.sweep, *arguments.overrides, *folder, *more])
+    # Whom to tell was noted, and is a secret.
+    words = [word for word in arguments.overrides if not word.startswith("notify.")]
+    return shlex.join(["growpoint", command, arguments.sweep, *words, *folder, *more])
 
 
 def _read(command: str, store: Store, name: str) -> str:
@@ -145,6 +147,8 @@ def _announce(store: Store, made: Plan, request: Request, missing: int) -> None:
 
 
 def _ask_all(store: Store, made: Plan, request: Request) -> None:
+    store.plan_folder(made.name).mkdir(exist_ok=True)
+    notify.ask(store, made.name, request.notify)
     for stage in made.stages:
         store.ask(stage)
     folder = store.plan_folder(made.name)
@@ -203,6 +207,8 @@ def _conclude(store: Store, name: str, shot: Snapshot, again: str, interrupted: 
         # The sweep may have been extended meanwhile: shown is what its name answers for now.
         current = store.plan(name)
         status.show(store, current, snapshot(store, current))
+        left = f"{shot.count('failed')} stages failed, {shot.count('blocked')} wait for them"
+        notify.stuck(store, name, f"nothing is left that can run: {left}")
         text.talk.print(f"\nnext: read the log, then try again: {again}")
     else:
         text.talk.print(f"{name}   stopped; go on with: {again}")

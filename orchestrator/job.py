@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import claim, frozen, provenance, verbs
+from orchestrator import claim, frozen, notify, provenance, verbs
 from orchestrator.progress import reached
 from orchestrator.store import Store
 from orchestrator.work import Circumstance, Work
@@ -51,8 +51,11 @@ def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -
         )
     for stage_id in found[0]["stages"]:
         outcome = run_stage(store, stage_id, plan, circumstance)
+        if outcome.ending == "failed":
+            notify.failed(store, sweep, stage_id, outcome.error)
         if outcome.ending != "done":
             return outcome
+    notify.done(store, plan)
     return Outcome("done")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import claim
+from orchestrator import claim, notify
 from orchestrator.gpus import slots
 from orchestrator.progress import Snapshot, failed, snapshot
 from orchestrator.store import Store, read_json
@@ -245,10 +245,9 @@ class Pool:
             return
         stage = undone[0]
         why = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
-        hint = " (out of memory?)" if code == -9 else ""
-        self.store.set_state(
-            stage, "failed", error=f"its worker {why}{hint}", at=time.time(), log=self._log(slot)
-        )
+        error = f"its worker {why}" + " (out of memory?)" * (code == -9)
+        self.store.set_state(stage, "failed", error=error, at=time.time(), log=self._log(slot))
+        notify.failed(self.store, self.sweep, stage, error)
 
     def _log(self, slot: int) -> str:
         return str(self.store.plan_folder(self.sweep) / f"worker-{slot}.log")

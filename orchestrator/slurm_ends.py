@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import claim
+from orchestrator import claim, notify
 from orchestrator.ledger import Ledger
 from orchestrator.slurm_states import Said
 from orchestrator.store import Store, read_json, write_json
@@ -38,6 +38,8 @@ def record(
             host=said.node or known.get("host", ""),
             attempts=known.get("attempts", 0),
         )
+        if said.word == "failed":
+            notify.failed(store, str(plan["sweep"]), stage, f"SLURM says that it {said.reason}")
         if said.node and said.word == "failed" and _seconds(said.elapsed) < START_SECONDS:
             dead.append((said.node, job))
     _remember(store, str(plan["sweep"]), dead)

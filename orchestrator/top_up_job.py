@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator import follow, slurm_queue, top_up
+from orchestrator import follow, notify, slurm_queue, top_up
 from orchestrator.progress import Snapshot
 from orchestrator.slurm import Submitted
 from orchestrator.slurm_job import slurm_id
@@ -63,6 +63,8 @@ def one_round(store: Store, sweep: str, mine: str) -> tuple[str, bool]:
     fruitless = int(known["fruitless"]) + _idle(filled, shot) if came == known["seen"] else 0
     why = _over(shot, fruitless)
     top_up.end(store, sweep, known, why, seen=came, fruitless=fruitless)
+    if why and not shot.complete:
+        notify.stuck(store, sweep, why)
     return why, following is not None
 
 

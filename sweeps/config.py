@@ -23,6 +23,7 @@ from sweeps.cluster import Cluster, Local, Slurm
 from sweeps.errors import GrowpointError, nearest
 from sweeps.exclude import in_use, require_known
 from sweeps.growth import Depth, GrowthChoice, Width, one_of_an_axis, operators_of
+from sweeps.notify import Notify
 from sweeps.search import known_choice, locate, search_path, unreadable, use_folder
 from sweeps.sweep import Sweep
 from sweeps.tracker import Tracker
@@ -42,6 +43,7 @@ class Request:
     store: Path
     config: Mapping[str, Any]
     tracker: Tracker
+    notify: Notify
 
 
 def load(sweep: str, overrides: Sequence[str] = (), config_dir: Path | None = None) -> Request:
@@ -104,9 +106,8 @@ def _request(
     varied = _varied([choice for _, choice in combined])
     memory: adoption.Memory = {}
     for data, choice in combined:
-        settings = validated(
-            TypeAdapter(Settings), {key: data.pop(key) for key in ("store", "axes")}
-        )
+        own = {key: data.pop(key) for key in ("store", "axes", "notify")}
+        settings = validated(TypeAdapter(Settings), own)
         cluster, tracker = data.pop("cluster"), data.pop("tracker", {"kind": "none"})
         data["name"] = data["name"] or name
         labels = tuple((key, choice[key]) for key in varied)
@@ -126,7 +127,15 @@ def _request(
         used = in_use([made for made, _ in sweeps])
         config["exclude"] = [entry.model_dump(mode="json", exclude_defaults=True) for entry in used]
     drawn: Tracker = validated(TypeAdapter(Tracker), tracker, "tracker")
-    return Request(sweeps[0][0].name, tuple(sweeps), place, _store(settings.store), config, drawn)
+    return Request(
+        sweeps[0][0].name,
+        tuple(sweeps),
+        place,
+        _store(settings.store),
+        config,
+        drawn,
+        settings.notify,
+    )
 
 
 def _store(asked: str) -> Path:
@@ -198,8 +207,7 @@ def _sort(
         named = all(isinstance(option, str) for option in options)
         if key in GROUPS and named:
             groups[key] = [known_choice(key, str(option), search) for option in options]
-        elif key == "cluster.partition" and len(options) > 1:
-            # A list of partitions is one place to run, no axis.
+        elif key == "cluster.partition" and len(options) > 1:  # one place, and no axis
             values.append((key, ",".join(map(str, options))))
         elif len(options) > 1:
             axes.append(Axis(key=key, values=tuple(options)))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from sweeps.errors import GrowpointError, nearest
+from sweeps.notify import Notify
 from sweeps.schema import Description
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class Settings(Description):
 
     store: Annotated[str, Field(min_length=1)]
     axes: tuple[Axis, ...] = ()
+    notify: Notify = Notify()
 
 
 def validated(adapter: TypeAdapter[T], data: object, under: str = "") -> T:

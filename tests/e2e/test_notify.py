@@ -1,0 +1,50 @@
+"""What is told of a launch on this machine, and that failed stages are run again or left."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Run
+from tests.unit.orchestrator.test_notify import Hook
+
+ONE = ["points.at=[0]", "arms=[scratch]", "budgets.at=[1e9]", "exclude=[]", "name=few"]
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    yield hook
+    hook.hang.set()
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+def test_failed_stuck_left_run_again_and_done(
+    hook: Hook, growpoint: Run, small: list[str], tmp_path: Path
+) -> None:
+    launch = ["launch", "demo", *small, *ONE]
+    told = f"notify.url={hook.url}"
+    # A folder in the way of the stage's checkpoint: it fails, and runs when that is gone.
+    growpoint("plan", "demo", *small, *ONE, "--json", cwd=tmp_path)
+    first = growpoint(*launch, told, "suite.heldout_tokens=10000000", cwd=tmp_path, code=1)
+    events = [said["event"] for said in hook.told]
+    assert events == ["failed", "stuck"]
+    assert "secret" not in first.stdout + first.stderr
+    left = growpoint(
+        *launch, "suite.heldout_tokens=10000000", "--retry", "none", cwd=tmp_path, code=1
+    )
+    assert "1 stages failed before, and are left" in left.stderr
+    assert [said["event"] for said in hook.told[2:]] == ["stuck"]
+    hook.hang.clear()
+    began = time.monotonic()
+    growpoint(*launch, "--replace", cwd=tmp_path)
+    assert time.monotonic() - began < 60
+    assert hook.told[-1]["event"] == "done"
+    assert hook.told[-1]["stages"] == len(
+        json.loads((tmp_path / "plans/few/plan.json").read_text())["stages"]
+    )
+    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".log", ".yaml")]
+    assert not any(b"/secret" in text for text in texts)

@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ import yaml
 
 from orchestrator import status, text
 from orchestrator.progress import Snapshot, snapshot
-from orchestrator.store import Store, read_json, write_atomic, write_json
+from orchestrator.store import Store, read_json, write_atomic, write_rows
 from sweeps import config, data, plan, search
 from sweeps.cluster import Local, Slurm
 from sweeps.config import Request
@@ -23,6 +23,7 @@ from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.plan import Plan
 from sweeps.schema import asked, canonical
+from sweeps.stages import Stage
 
 
 def requested(arguments: Namespace) -> tuple[Request, Plan]:
@@ -88,7 +89,7 @@ def launch(arguments: Namespace) -> int:
         return 0
     _same_question(store, made, arguments)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
-    _announce(store, made, request, len(missing))
+    _announce(store, made, request, missing)
     if not missing:
         _ask_all(store.open(), made, request)
         return 0
@@ -98,30 +99,29 @@ def launch(arguments: Namespace) -> int:
     return _launch_here(store, made, request.cluster, _again("launch", arguments))
 
 
-def _announce(store: Store, made: Plan, request: Request, missing: int) -> None:
-    done = len(made.stages) - missing
+def _announce(store: Store, made: Plan, request: Request, missing: Sequence[Stage]) -> None:
+    new, done = len(missing), len(made.stages) - len(missing)
     if not missing:
         text.out.print(f"{made.name}   all {done} stages are done, nothing to run")
         text.out.print(f"next: {_read('fit', store, made.name)}")
         return
-    flops = sum(made.flops(stage) for stage in made.stages if not store.done(stage.id))
+    flops = sum(map(made.flops, missing))
     where = (
         request.cluster.kind
         if isinstance(request.cluster, Local)
         else f"partition {request.cluster.partition}"
     )
     text.talk.print(
-        f"{made.name}   {done} stages done, {missing} to run, {text.flops(flops)} FLOPs on {where}"
+        f"{made.name}   {done} stages done, {new} to run, {text.flops(flops)} FLOPs on {where}"
         f", store {store.root.resolve()}"
     )
 
 
 def _ask_all(store: Store, made: Plan, request: Request) -> None:
-    for stage in made.stages:
-        store.ask(stage)
+    store.ask_all(made.stages)
     folder = store.plan_folder(made.name)
     write_atomic(folder / "config.yaml", _config_text(request).encode())
-    write_json(folder / "plan.json", _keeping(plan.to_json(made), folder / "plan.json"))
+    write_rows(folder / "plan.json", _keeping(plan.to_json(made), folder / "plan.json"))
 
 
 def _keeping(new: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator import job, verbs
-from orchestrator.store import Store
+from orchestrator.progress import snapshot
+from orchestrator.store import Store, write_json
 from orchestrator.verbs import Circumstance
+from sweeps.plan import to_json
 from sweeps.stages import Grow, Stage, Train
 from tests.unit.sweeps.conftest import plan_of
 
@@ -64,3 +66,19 @@ def test_launches_on_this_machine_are_not_counted(store: Store) -> None:
 def test_what_cannot_save_is_given_more_chances(store: Store) -> None:
     for _ in range(job.TRAIN_STALLS + 3):
         assert attempt(store, GROW, "7_0").ending == "stopped"
+
+
+def test_a_job_whose_start_is_undone_leaves_it_to_be_put_right(store: Store) -> None:
+    """An array that waits for another whole one may start where a single task of that failed."""
+    plan = to_json(PLAN)
+    write_json(store.plan_folder("small") / "plan.json", plan)
+    grown = next(one for one in plan["jobs"] if GROW.id in one["stages"])
+    source = plan["stages"][GROW.id]["after"]
+    (store.run(source) / "record.json").unlink()
+    outcome = job.run_job(store, "small", grown["id"], Circumstance(allocation="7_0"))
+    assert (outcome.ending, outcome.stage) == ("blocked", GROW.id)
+    store.set_state(source, "failed")
+    assert snapshot(store, plan).stages[GROW.id].state == "blocked"
+    store.finish(source, {})
+    outcome = job.run_job(store, "small", grown["id"], Circumstance(allocation="7_0"))
+    assert outcome.ending == "stopped"

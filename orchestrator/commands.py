@@ -5,7 +5,7 @@ import shlex
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 
 from orchestrator import notify, provenance, status, text, told, trackers
 from orchestrator.progress import Snapshot, failed, snapshot
-from orchestrator.store import Store, read_json, write_atomic, write_json
+from orchestrator.store import Store, read_json, write_atomic, write_rows
 from sweeps import config, data, plan, search
 from sweeps.cluster import Local, Slurm
 from sweeps.config import Request
@@ -24,6 +24,7 @@ from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.plan import Plan
 from sweeps.schema import asked, canonical
+from sweeps.stages import Stage
 
 
 def requested(arguments: Namespace) -> tuple[Request, Plan]:
@@ -99,7 +100,7 @@ def launch(arguments: Namespace) -> int:
     _same_question(store, made, arguments)
     trackers.require(request.tracker)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
-    _announce(store, made, request, len(missing))
+    _announce(store, made, request, missing)
     if known := failed(store, (stage.id for stage in missing)):
         what = "run again" if arguments.retry == "failed" else "are left: --retry failed runs them"
         text.talk.print(f"{made.name}   {len(known)} stages failed before, and {what}")
@@ -128,20 +129,20 @@ def _require_programs(request: Request) -> None:
         text.talk.print(f"warning: {error.problem} on this machine ({said})", markup=False)
 
 
-def _announce(store: Store, made: Plan, request: Request, missing: int) -> None:
-    done = len(made.stages) - missing
+def _announce(store: Store, made: Plan, request: Request, missing: Sequence[Stage]) -> None:
+    new, done = len(missing), len(made.stages) - len(missing)
     if not missing:
         text.out.print(f"{made.name}   all {done} stages are done, nothing to run")
         text.out.print(f"next: {_read('fit', store, made.name)}")
         return
-    flops = sum(made.flops(stage) for stage in made.stages if not store.done(stage.id))
+    flops = sum(map(made.flops, missing))
     where = (
         request.cluster.kind
         if isinstance(request.cluster, Local)
         else f"partition {request.cluster.partition}"
     )
     text.talk.print(
-        f"{made.name}   {done} stages done, {missing} to run, {text.flops(flops)} FLOPs on {where}"
+        f"{made.name}   {done} stages done, {new} to run, {text.flops(flops)} FLOPs on {where}"
         f", store {store.root.resolve()}"
     )
 
@@ -149,13 +150,12 @@ def _announce(store: Store, made: Plan, request: Request, missing: int) -> None:
 def _ask_all(store: Store, made: Plan, request: Request) -> None:
     store.plan_folder(made.name).mkdir(exist_ok=True)
     notify.ask(store, made.name, request.notify)
-    for stage in made.stages:
-        store.ask(stage)
+    store.ask_all(made.stages)
     folder = store.plan_folder(made.name)
     write_atomic(folder / "config.yaml", _config_text(request).encode())
     trackers.remember(folder, request.tracker)
     provenance.write_launch(store, made.name)
-    write_json(folder / "plan.json", _keeping(plan.to_json(made), folder / "plan.json"))
+    write_rows(folder / "plan.json", _keeping(plan.to_json(made), folder / "plan.json"))
 
 
 def _keeping(new: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 # Restarts of one SLURM job that saved nothing new. Training saves whenever it is stopped in time;
 # the other verbs begin anew, and must be given a chance to be left alone once.
 TRAIN_STALLS, OTHER_STALLS = 2, 10
-Ending = Literal["done", "failed", "stopped"]
+Ending = Literal["done", "failed", "stopped", "blocked"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class Outcome:
 
 
 def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -> Outcome:
-    """Run the stages of one job of a launched sweep, up to the first that fails or is stopped."""
+    """Run the stages of one job of a launched sweep, up to the first that fails or is stopped.
+
+    A job that was started although the one before it left its work undone is `blocked`.
+    """
     # At once: whoever edits a checkout while a job runs it changes what a later question finds.
     provenance.code()
     plan = _readable(store, sweep)
@@ -49,6 +52,8 @@ def run_job(store: Store, sweep: str, job_id: str, circumstance: Circumstance) -
             [("plan", store.plan_folder(sweep) / "plan.json")],
             f"growpoint launch {sweep}",
         )
+    if blocked := _blocked(store, plan, found[0], circumstance):
+        return blocked
     for stage_id in found[0]["stages"]:
         outcome = run_stage(store, stage_id, plan, circumstance)
         if outcome.ending == "failed":
@@ -69,6 +74,31 @@ def _readable(store: Store, sweep: str) -> dict[str, Any]:
             f"growpoint cancel {sweep}, then launch it again: new jobs run the newer code",
         )
     return plan
+
+
+def _blocked(
+    store: Store, plan: Mapping[str, Any], job: Mapping[str, Any], circumstance: Circumstance
+) -> Outcome | None:
+    """What becomes of a job whose first undone stage has nothing to go on from."""
+    stage = next((each for each in job["stages"] if not store.done(each)), "")
+    entry = plan["stages"].get(stage, {})
+    after, start = entry.get("after"), entry.get("starts_from")
+    # A phase can do without the shorter one that it would go on from: one that nobody has begun
+    # is of a newer cut of the plan. One that went wrong is left to be put right first.
+    wrong = [each for each in {after, start} if each and not store.done(each)]
+    wrong = [each for each in wrong if each == after or _went_wrong(store, each)]
+    if not wrong or after in job["stages"]:
+        return None
+    logger.warning("this job goes on from %s, which is not done", wrong[0])
+    known = store.state(stage)
+    if known["state"] != "failed":
+        here = {"allocation": circumstance.allocation, "at": time.time()}
+        store.set_state(stage, "stopped", attempts=known.get("attempts", 0), **here)
+    return Outcome("blocked", stage)
+
+
+def _went_wrong(store: Store, stage: str) -> bool:
+    return store.state(stage)["state"] in ("failed", "stopped")
 
 
 def run_stage(

@@ -35,6 +35,7 @@ class Ledger:
     path: Path
     batches: dict[str, Batch] = field(default_factory=dict)
     word: str = ""  # stands in the names of its jobs
+    cancelled: set[str] = field(default_factory=set)  # SLURM's ids of jobs that we cancelled
 
     def intend(self, sweep: str, jobs: Sequence[str], parallel: int = 0) -> Batch:
         """Write that these jobs are about to be submitted, under a name nobody else has."""
@@ -53,6 +54,12 @@ class Ledger:
         """Write that SLURM never heard of a batch."""
         self._append({"lost": name})
         self.batches[name] = replace(self.batches[name], slurm_ids=(), lost=True)
+
+    def cancel(self, slurm_ids: Sequence[str]) -> None:
+        """Write that we cancelled jobs: accounting forgets single tasks that never ran."""
+        if slurm_ids:
+            self._append({"cancelled": list(slurm_ids)})
+            self.cancelled.update(slurm_ids)
 
     @property
     def unanswered(self) -> list[Batch]:
@@ -107,6 +114,7 @@ def _filled(ledger: Ledger) -> Ledger:
             entry = json.loads(line)
         except ValueError:
             continue
+        ledger.cancelled.update(entry.get("cancelled", ()))
         _apply(ledger.batches, entry)
     return ledger
 
@@ -119,6 +127,6 @@ def _apply(batches: dict[str, Batch], entry: Mapping[str, Any]) -> None:
     elif "acknowledged" in entry:
         name = entry["acknowledged"]
         batches[name] = replace(batches[name], slurm_ids=tuple(entry["slurm_ids"]))
-    else:
+    elif "lost" in entry:
         name = entry["lost"]
         batches[name] = replace(batches[name], slurm_ids=(), lost=True)

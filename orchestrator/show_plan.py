@@ -175,9 +175,10 @@ def _span(values: Sequence[float]) -> str:
 
 def _stages(store: Store, plan: Plan, cluster: Local | Slurm, spared: float) -> Any:
     rows = []
+    missing = {stage.id for stage in plan.stages if not store.done(stage.id)}
     for kind in (*KINDS, "all"):
         stages = [stage for stage in plan.stages if kind in (stage.do.kind, "all")]
-        new = [stage for stage in stages if not store.done(stage.id)]
+        new = [stage for stage in stages if stage.id in missing]
         flops = sum(plan.flops(stage) for stage in new)
         flops -= spared if kind in {"train", "all"} else 0.0
         hours = flops / cluster.flops_per_second / 3600

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from orchestrator import claim, frozen, ledger, slurm_ends, slurm_limits, slurm_
 from orchestrator import slurm_batch as batch
 from orchestrator.ledger import Ledger
 from orchestrator.progress import failed
+from orchestrator.slurm_arrays import Array, arrays, few_at_once
 from orchestrator.slurm_batch import Shape, minutes
 from orchestrator.slurm_limits import Limits
 from orchestrator.slurm_queue import Queued
@@ -64,7 +65,7 @@ def submit(
         over = _over(store, plan)
         live = {job: i for job, i in book.latest.items() if slurm_queue.alive(lines.get(i))}
         dead = _never(plan, over, live, lines)
-        slurm_queue.cancel([live.pop(job) for job in dead])
+        slurm_queue.cancel([live.pop(job) for job in dead], lines)
         mine = sum(map(slurm_queue.alive, lines.values())) - len(dead)
         limits = slurm_limits.read(cluster)
         if not again:
@@ -165,13 +166,15 @@ class _Round:
     longest_minutes: int | None
     code: Path | None
 
-    def submit(self, jobs: Sequence[Mapping[str, Any]], waits: Sequence[str]) -> list[str]:
-        """Submit jobs that wait for the same ones, in arrays, as far as there is room."""
+    def submit(self, array: Array) -> list[str]:
+        """Submit jobs that wait for the same, in as few arrays as may be, while there is room."""
         new: list[str] = []
+        jobs, waits = array.jobs, array.dependency
         while jobs and self.room:
             chunk = jobs[: min(self.limits.array, self.room)]
             jobs = jobs[len(chunk) :]
-            at_once = max(1, self.parallel * len(chunk) // max(1, self.coming))
+            share = max(1, self.parallel * len(chunk) // max(1, self.coming))
+            at_once = max(share, few_at_once(self.plan, self.cluster.max_parallel, len(chunk)))
             shape = Shape(minutes(self.plan, chunk, self.cluster), at_once, self.code)
             if self.longest_minutes:
                 shape = replace(shape, minutes=min(shape.minutes, self.longest_minutes))
@@ -198,13 +201,17 @@ def _submit_missing(round: _Round) -> list[str]:
         ready = [job for job in missing if known.issuperset(job["after"])]
         if not ready:
             break
-        groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
-        for job in ready:
-            needed = {round.live[before] for before in job["after"] if before not in round.over}
-            needed |= {holders[stage] for stage in job["stages"] if stage in holders}
-            groups[tuple(sorted(needed))].append(job)
-        for waits, jobs in groups.items():
-            new += round.submit(jobs, waits)
+        needs = {
+            job["id"]: frozenset(
+                [
+                    *(round.live[before] for before in job["after"] if before not in round.over),
+                    *(holders[stage] for stage in job["stages"] if stage in holders),
+                ]
+            )
+            for job in ready
+        }
+        for array in arrays(plan, ready, needs):
+            new += round.submit(array)
     return new
 
 
@@ -254,5 +261,6 @@ def cancel(store: Store, sweep: str, stages: frozenset[str] | None = None) -> in
         # Of a launch that was killed between sbatch and its answer.
         meant = {batch.name for batch in book.unanswered}
         live += [i for i, one in lines.items() if slurm_queue.alive(one) and one.name in meant]
-    slurm_queue.cancel(live)
+    slurm_queue.cancel(live, lines)
+    book.cancel(live)
     return len(live)

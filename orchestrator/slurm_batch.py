@@ -65,14 +65,15 @@ def submit(
     cluster: Slurm,
     book: Ledger,
     jobs: Sequence[str],
-    waits: Sequence[str],
+    waits: str | None,
     shape: Shape,
     body: Body = run,
 ) -> dict[str, str] | None:
     """SLURM's ids of the jobs; None if the queue takes no more of this user's.
 
     While the controller is away it is asked again a few times, each time after what it may have
-    taken was looked up by name. Raises GrowpointError for what sbatch refuses.
+    taken was looked up by name. `waits` is what sbatch calls a dependency. Raises GrowpointError
+    for what sbatch refuses.
     """
     for wait in (*WAIT_SECONDS, None):
         batch = book.intend(sweep, jobs, shape.at_once)
@@ -99,7 +100,7 @@ def _submitted(
     sweep: str,
     cluster: Slurm,
     batch: Batch,
-    waits: Sequence[str],
+    waits: str | None,
     shape: Shape,
     body: Body,
 ) -> list[str]:
@@ -125,7 +126,8 @@ def settle(book: Ledger, lines: Mapping[str, Queued]) -> None:
     the job's description in place yet, and tasks that ended already cannot be told from their ids.
     """
     for batch in book.unanswered:
-        slurm_queue.cancel({line.slurm_id for line in lines.values() if line.name == batch.name})
+        ids = {line.slurm_id for line in lines.values() if line.name == batch.name}
+        slurm_queue.cancel(ids, lines)
         book.give_up(batch.name)
 
 
@@ -153,7 +155,7 @@ def executor(
     sweep: str,
     cluster: Slurm,
     batch: Batch,
-    waits: Sequence[str],
+    waits: str | None,
     shape: Shape,
 ) -> submitit.SlurmExecutor:
     """submitit's executor with all settings; its sbatch script is what SLURM is asked."""
@@ -164,7 +166,7 @@ def executor(
     return made
 
 
-def parameters(cluster: Slurm, name: str, waits: Sequence[str], shape: Shape) -> dict[str, Any]:
+def parameters(cluster: Slurm, name: str, waits: str | None, shape: Shape) -> dict[str, Any]:
     """The settings of a batch in sbatch's own words."""
     gpus = f"{cluster.gpu_type}:{cluster.gpus}" if cluster.gpu_type else cluster.gpus
     further = {"reservation": cluster.reservation, "nice": cluster.nice}
@@ -182,7 +184,7 @@ def parameters(cluster: Slurm, name: str, waits: Sequence[str], shape: Shape) ->
         "mem": f"{round(cluster.memory_gb * 1024)}M" if cluster.memory_gb else None,
         "constraint": cluster.constraint,
         "exclude": cluster.exclude,
-        "dependency": "afterok:" + ":".join(waits) if waits else None,
+        "dependency": waits,
         "array_parallelism": shape.at_once,
         "signal_delay_s": cluster.signal_seconds,
         "setup": [*_environment(cluster), *cluster.setup, *_code(shape)],

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from orchestrator import claim, notify
 from orchestrator.ledger import Ledger
 from orchestrator.slurm_states import Said
-from orchestrator.store import Store, read_json, write_json
+from orchestrator.store import WRITERS, Store, read_json, write_json
 
 # Jobs of different stages that a node may lose at their start before it is left out.
 BAD_NODE_JOBS = 2
@@ -23,27 +24,34 @@ def record(
 
     From then on files tell it, to whoever asks and without SLURM.
     """
-    noted, dead = [], []
-    for job, stage, said in _ended(store, plan, states):
-        noted.append(stage)
-        known = store.state(stage)
-        store.set_state(
-            stage,
-            said.word,
-            error=f"SLURM says that job #{said.slurm_id} {said.reason}",
-            scheduler=said.slurm_id,
-            allocation=said.slurm_id,
-            at=time.time(),
-            log=str(log(store, str(plan["sweep"]), book, said.slurm_id)),
-            host=said.node or known.get("host", ""),
-            attempts=known.get("attempts", 0),
-        )
+    dead = []
+    ended = list(_ended(store, plan, states))
+    # Hundreds may end at once, and each file waits for the disk.
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(lambda one: _note(store, str(plan["sweep"]), book, *one[1:]), ended))
+    for job, stage, said in ended:
         if said.word == "failed":
-            notify.failed(store, str(plan["sweep"]), stage, f"SLURM says that it {said.reason}")
+            why = f"SLURM says that job #{said.slurm_id} {said.reason}"
+            notify.failed(store, str(plan["sweep"]), stage, why)
         if said.node and said.word == "failed" and _seconds(said.elapsed) < START_SECONDS:
             dead.append((said.node, job))
     _remember(store, str(plan["sweep"]), dead)
-    return noted
+    return [stage for _, stage, _ in ended]
+
+
+def _note(store: Store, sweep: str, book: Ledger, stage: str, said: Said) -> None:
+    known = store.state(stage)
+    store.set_state(
+        stage,
+        said.word,
+        error=f"SLURM says that job #{said.slurm_id} {said.reason}",
+        scheduler=said.slurm_id,
+        allocation=said.slurm_id,
+        at=time.time(),
+        log=str(log(store, sweep, book, said.slurm_id)),
+        host=said.node or known.get("host", ""),
+        attempts=known.get("attempts", 0),
+    )
 
 
 def _ended(
@@ -52,12 +60,17 @@ def _ended(
     """Jobs that SLURM says are over, with the stage that each of them left unfinished."""
     for job in (*plan["jobs"], *plan.get("earlier_jobs", ())):
         said = states.get(job["id"])
-        if said is None or said.word not in ("failed", "stopped"):
+        if said is None or said.word not in ("failed", "stopped") or _never_began(said):
             continue
         stage = next((each for each in job["stages"] if not store.done(each)), None)
         if stage is None or _told(store, stage, said):
             continue
         yield job["id"], stage, said
+
+
+def _never_began(said: Said) -> bool:
+    """Whether a job was cancelled while it was queued: nothing was lost, and it left no log."""
+    return said.word == "stopped" and not said.node and not _seconds(said.elapsed)
 
 
 def _told(store: Store, stage: str, said: Said) -> bool:

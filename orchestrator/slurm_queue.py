@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator import slurm_environment
@@ -37,11 +38,38 @@ def alive(line: Queued | None) -> bool:
     return line is not None and line.state in ALIVE
 
 
-def cancel(ids: Iterable[str]) -> None:
-    """Cancel jobs by SLURM id, in few calls."""
-    chosen = sorted(ids)
-    for first in range(0, len(chosen), 500):
-        ask("scancel", *chosen[first : first + 500])
+def cancel(ids: Iterable[str], lines: Mapping[str, Queued]) -> None:
+    """Cancel jobs by SLURM id, in few calls; `lines` is the queue that they were found in."""
+    words = _words(ids, lines)
+    for first in range(0, len(words), 500):
+        ask("scancel", *words[first : first + 500])
+
+
+def _words(ids: Iterable[str], lines: Mapping[str, Queued]) -> list[str]:
+    """What scancel is told: arrays that go as a whole by one id, parts of others as `7_[0,2,5]`.
+
+    Accounting keeps what was cancelled as a whole, and forgets single tasks that never ran.
+    """
+    chosen, queued = _by_master(ids), _by_master(i for i, line in lines.items() if alive(line))
+    return [
+        word
+        for master, tasks in sorted(chosen.items())
+        for word in (_parts(master, tasks) if queued.get(master, set()) - tasks else [master])
+    ]
+
+
+def _by_master(ids: Iterable[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for slurm_id in ids:
+        master, _, index = slurm_id.partition("_")
+        found[master].add(index)
+    return found
+
+
+def _parts(master: str, tasks: Collection[str]) -> list[str]:
+    """A thousand tasks a word at most: six digits each stay far below what a word may hold."""
+    order = sorted(tasks, key=int)
+    return [f"{master}_[{','.join(order[i : i + 1000])}]" for i in range(0, len(order), 1000)]
 
 
 def ask(*command: str) -> str:

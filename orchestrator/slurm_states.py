@@ -2,12 +2,12 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator import slurm_queue
-from orchestrator.ledger import Ledger
+from orchestrator.ledger import Batch, Ledger
 from orchestrator.slurm_queue import ALIVE, ask
 from sweeps.errors import GrowpointError
 
@@ -15,6 +15,7 @@ Word = Literal["queued", "running", "stopped", "failed", "lost"]
 
 # Accounting hears of a job some seconds late, and forgets none so soon.
 GRACE_SECONDS = 300.0
+LONGEST_WORD = 120_000
 # Held back before they run again; NODE_FAIL and PREEMPTED are ends only once they left the queue.
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # Ends after which the same job may be tried again as it is.
@@ -60,28 +61,35 @@ def said(book: Ledger) -> dict[str, Said]:
 
     Raises GrowpointError where SLURM does not answer at all.
     """
-    names = [name for name, batch in book.batches.items() if batch.slurm_ids]
-    if not names:
+    latest = book.latest
+    if not latest:
         return {}
+    newest = frozenset(latest.values())
+    asked = [b for b in book.batches.values() if not newest.isdisjoint(b.slurm_ids)]
     try:
-        rows, complete = _accounted(names, book), True
+        rows, complete = _accounted(asked), True
     except (GrowpointError, FileNotFoundError):
         rows, complete = _queued(), False
-    found: dict[str, Said] = {}
-    for job, slurm_id in book.latest.items():
-        found[job] = _said(slurm_id, rows.get(slurm_id), complete, book)
-    return found
+    return {
+        job: _said(slurm_id, rows.get(slurm_id) or rows.get(_cut(slurm_id)), complete, book)
+        for job, slurm_id in latest.items()
+    }
 
 
-def _accounted(names: list[str], book: Ledger) -> dict[str, Row]:
+def _accounted(batches: Sequence[Batch]) -> dict[str, Row]:
     """Rows of sacct by id. By name: ids are given out again when a controller lost its memory."""
-    earliest = min((b.at for b in book.batches.values() if b.at), default=0.0)
+    earliest = min((b.at for b in batches if b.at), default=0.0)
     start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(max(0.0, earliest - 60)))
     columns = "JobID,State,ExitCode,NodeList,Elapsed,Reason"
-    words = ("-n", "-P", f"--name={','.join(names)}", "-S", start, f"--format={columns}")
+    words = ["-n", "-P", "-S", start, f"--format={columns}"]
+    # Linux takes no word over 128 KiB: sooner a table with strangers in it than none.
+    names = ",".join(batch.name for batch in batches)
+    words += [f"--name={names}"] if len(names) < LONGEST_WORD else []
     rows: dict[str, Row] = {}
     for line in ask("sacct", *words).splitlines():
         slurm_id, state, code, node, elapsed, reason = (line.split("|") + [""] * 6)[:6]
+        # A job that never started has the node `None assigned`.
+        node = "" if " " in node else node
         row = Row(state.split()[0] if state else "", code, node, elapsed, reason)
         job, _, step = slurm_id.partition(".")
         if step:
@@ -107,13 +115,25 @@ def _queued() -> dict[str, Row]:
     }
 
 
+def _cut(slurm_id: str) -> str:
+    """Stands for those tasks of an array that a list was too long to name."""
+    return slurm_id.partition("_")[0] + "_[...]"
+
+
 def expanded(slurm_id: str) -> Iterator[str]:
-    """`7_[0-2,5%4]` as 7_0 7_1 7_2 7_5; any other id as itself."""
-    found = re.fullmatch(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]", slurm_id)
+    """`7_[0-2,5%4]` as 7_0 7_1 7_2 7_5; any other id as itself.
+
+    A list that was cut short, `7_[0,2,14...]`, has `7_[...]` for the rest, the last number too:
+    digits of it may be missing.
+    """
+    found = re.fullmatch(r"(\d+)_\[([\d,:-]*)(\.\.\.)?(?:%\d+)?\]", slurm_id)
     if not found:
         yield slurm_id
         return
-    for part in found[2].split(","):
+    parts = found[2].split(",")
+    if found[3]:
+        yield _cut(slurm_id)
+    for part in parts[:-1] if found[3] else parts:
         span, _, step = part.partition(":")
         first, _, last = span.partition("-")
         for index in range(int(first), int(last or first) + 1, int(step or 1)):
@@ -121,6 +141,8 @@ def expanded(slurm_id: str) -> Iterator[str]:
 
 
 def _said(slurm_id: str, row: Row | None, complete: bool, book: Ledger) -> Said:
+    if row is None and slurm_id in book.cancelled:
+        return Said(slurm_id, "stopped", STOPPED["CANCELLED"])
     if row is None:
         batch = book.batch_of(slurm_id)
         fresh = batch is not None and time.time() - batch.at < GRACE_SECONDS

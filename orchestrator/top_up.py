@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import claim, ledger, slurm_batch, slurm_limits, slurm_queue, text
+from orchestrator.slurm_queue import Queued
 from orchestrator.store import Store, read_json, write_json
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
@@ -102,16 +103,16 @@ def stop(store: Store, sweep: str, why: str) -> bool:
         names = set(ledger.read_top_up(store, sweep).batches)
     until = time.monotonic() + WAIT_SECONDS
     while live := _alive(names):
-        slurm_queue.cancel(live)
+        slurm_queue.cancel(live, live)
         if time.monotonic() > until:
             break
         time.sleep(1.0)
     return standing
 
 
-def _alive(names: set[str]) -> list[str]:
+def _alive(names: set[str]) -> dict[str, Queued]:
     lines = slurm_queue.queue()
-    return [i for i, line in lines.items() if line.name in names and slurm_queue.alive(line)]
+    return {i: one for i, one in lines.items() if one.name in names and slurm_queue.alive(one)}
 
 
 def told(store: Store, sweep: str) -> dict[str, Any] | None:
@@ -146,7 +147,7 @@ def end(store: Store, sweep: str, known: Mapping[str, Any], why: str, **more: ob
         if why:
             lines = slurm_queue.queue()
             waiting = [i for i, one in lines.items() if one.name in book.batches]
-            slurm_queue.cancel(i for i in waiting if lines[i].state == "PENDING")
+            slurm_queue.cancel([i for i in waiting if lines[i].state == "PENDING"], lines)
         for old in list(book.batches)[:-KEPT_ROUNDS]:
             folder = store.plan_folder(sweep) / "slurm" / old
             shutil.rmtree(folder, ignore_errors=True)
@@ -178,7 +179,7 @@ def _next(
         if line.slurm_id != mine and not (but_running and line.state != "PENDING"):
             return line.slurm_id
     small, shape = settings(cluster), slurm_batch.Shape(cluster.top_up.minutes, 1)
-    ids = slurm_batch.submit(store, sweep, small, book, ["top-up"], (), shape, run)
+    ids = slurm_batch.submit(store, sweep, small, book, ["top-up"], None, shape, run)
     return ids["top-up"] if ids else None
 
 

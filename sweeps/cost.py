@@ -26,8 +26,14 @@ def forward_flops_per_token(model: Model, sequence_tokens: int) -> float:
     experts, shared experts, head; no embedding look-up, norms or biases), plus attention scores
     and their weighted sum over the whole sequence, as kernels without a causal short-cut compute
     them (the usual convention; a causal kernel does about half of that term). Layers that keep a
-    state instead are charged for the products with it.
+    state instead are charged for the products with it. Cached by the model's text.
     """
+    return _forward(model.model_dump_json(), sequence_tokens)
+
+
+@cache
+def _forward(text: str, sequence_tokens: int) -> float:
+    model = Model.model_validate_json(text)
     family = families.load(model.family)
     known = sizes(model, family)
     mixing = [family.mixers[word].attention for word in model.mixers]

@@ -13,7 +13,6 @@ from sweeps.errors import GrowpointError
 from sweeps.expressions import quotient
 from sweeps.family import Family
 from sweeps.network import Model, Setting, stated
-from sweeps.schema import asked, canonical
 
 __all__ = [
     "Model",
@@ -130,12 +129,12 @@ class Parameters(NamedTuple):
 
 
 def parameters(model: Model) -> Parameters:
-    """Counts of `model`, from its tensors' shapes; cached by its canonical text."""
-    return _parameters(canonical(asked(model)), model.family)
+    """Counts of `model`, from its tensors' shapes; cached by its text."""
+    return _parameters(model.model_dump_json())
 
 
 @cache
-def _parameters(text: str, family: str) -> Parameters:
+def _parameters(text: str) -> Parameters:
     model = Model.model_validate_json(text)
     total, active, multiplied = 0, 0.0, 0.0
     for tensor in tensors(model):

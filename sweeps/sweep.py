@@ -1,7 +1,7 @@
 """Sweep: a question as axes, and the cells it expands to."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -116,6 +116,11 @@ class _Seed:
     corpus: Corpus
     seed: int
     variant: tuple[tuple[str, str], ...]
+    begun: dict[tuple[Arm, tuple[Depth | Width, ...], int], tuple[Stage, Stage, Recipe]] = field(
+        default_factory=dict
+    )
+    """What `_start` gave; budgets share it, and with it what stages know of themselves."""
+    sources: dict[int, Stage] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         choices = [operators_of(choice) for choice in self.sweep.growth]
@@ -140,7 +145,10 @@ class _Seed:
         }
         if arm not in self.sweep.arms or any(e.matches(**place) for e in self.sweep.exclude):
             return
-        source, start, recipe = self._start(arm, operators, point)
+        key = (arm, operators, point)
+        if key not in self.begun:
+            self.begun[key] = self._start(*key)
+        source, start, recipe = self.begun[key]
         origin = self.sweep.series[point] if self.sweep.series and point >= 0 else None
         trained = self._branch(
             start, recipe, cost.trained_flops(source), cost.trained_tokens(source), budget
@@ -173,6 +181,11 @@ class _Seed:
         return source, start, branch
 
     def _source(self, point: int) -> Stage:
+        if point not in self.sources:
+            self.sources[point] = self._made_source(point)
+        return self.sources[point]
+
+    def _made_source(self, point: int) -> Stage:
         if self.sweep.series:
             return adopted(self.sweep.series[point], self.sweep.model)
         init = Stage(Init(model=self.sweep.model, seed=self.seed))

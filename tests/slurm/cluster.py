@@ -36,10 +36,10 @@ class NoClusterError(Exception):
     """No cluster can be started here; the text says why."""
 
 
-def start() -> Cluster:
+def start(*options: str) -> Cluster:
     """Install what is missing, and start a cluster of this process: 6 s, 25 s with the packages.
 
-    Raises NoClusterError.
+    `options` are those of cluster.sh. Raises NoClusterError.
     """
     if os.geteuid() != 0:
         raise NoClusterError("starting SLURM needs root")
@@ -50,7 +50,7 @@ def start() -> Cluster:
     cluster = Cluster(box=box, env=env)
     try:
         cluster.run(str(SCRIPT), "install", timeout=280)
-        cluster.run(str(SCRIPT), "start", timeout=120)
+        cluster.run(str(SCRIPT), "start", *options, timeout=120)
     except (subprocess.SubprocessError, OSError) as error:
         raise NoClusterError(str(error)) from error
     return cluster

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import frozen, job, verbs
+from orchestrator.progress import snapshot
 from orchestrator.store import Store, write_json
 from orchestrator.work import Circumstance
 from sweeps.errors import GrowpointError
@@ -89,3 +90,19 @@ def test_a_plan_that_newer_code_has_laid_out_is_refused(store: Store) -> None:
     write_json(path, {"version": VERSION + 1})
     with pytest.raises(GrowpointError, match="newer growpoint"):
         job.run_job(store, "small", plan["jobs"][0]["id"], Circumstance())
+
+
+def test_a_job_whose_start_is_undone_leaves_it_to_be_put_right(store: Store) -> None:
+    """An array that waits for another whole one may start where a single task of that failed."""
+    plan = to_json(PLAN)
+    write_json(store.plan_folder("small") / "plan.json", plan)
+    grown = next(one for one in plan["jobs"] if GROW.id in one["stages"])
+    source = plan["stages"][GROW.id]["after"]
+    (store.run(source) / "record.json").unlink()
+    outcome = job.run_job(store, "small", grown["id"], Circumstance(allocation="7_0"))
+    assert (outcome.ending, outcome.stage) == ("blocked", GROW.id)
+    store.set_state(source, "failed")
+    assert snapshot(store, plan).stages[GROW.id].state == "blocked"
+    store.finish(source, {})
+    outcome = job.run_job(store, "small", grown["id"], Circumstance(allocation="7_0"))
+    assert outcome.ending == "stopped"

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 import submitit
 
-from orchestrator import ledger, slurm, slurm_batch, slurm_check, slurm_partitions
+from orchestrator import (
+    ledger,
+    slurm,
+    slurm_arrays,
+    slurm_batch,
+    slurm_check,
+    slurm_partitions,
+    slurm_states,
+)
 from orchestrator.store import Store, write_json
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
@@ -102,6 +110,15 @@ def submitted_jobs(store: Store) -> Counter[str]:
     return Counter(job for batch in book.batches.values() if batch.slurm_ids for job in batch.jobs)
 
 
+def cancelled(commands: Path) -> list[str]:
+    """SLURM's ids of the jobs that were cancelled: alone, by a list, or with their whole array."""
+    told = commands / "cancelled"
+    words = told.read_text().split() if told.exists() else []
+    queued = [line.partition("|")[0] for line in (commands / "queue").read_text().splitlines()]
+    given = {one for word in words for one in slurm_states.expanded(word)}
+    return [one for one in queued if one in given or one.partition("_")[0] in given]
+
+
 def test_every_job_is_submitted_once(commands: Path, store: Store) -> None:
     done = slurm.submit(store, "small", cluster())
     assert done.jobs == len(PLAN["jobs"])
@@ -157,7 +174,7 @@ def test_children_of_a_dead_parent_are_cancelled_and_submitted_anew(
     stuck = lines[-1].replace("|None|", f"|{slurm.NEVER}|")
     queue.write_text("\n".join([*lines[:-1], stuck]) + "\n")
     assert slurm.submit(store, "small", cluster()).jobs == 1
-    assert (commands / "cancelled").read_text().split() == [stuck.partition("|")[0]]
+    assert cancelled(commands) == [stuck.partition("|")[0]]
 
 
 def test_an_intent_without_answer_is_cancelled_by_name_and_submitted_anew(
@@ -172,7 +189,7 @@ def test_an_intent_without_answer_is_cancelled_by_name_and_submitted_anew(
     lost = json.loads(lines[-1])
     jobs = ledger.read(store, "small").batches[lost["acknowledged"]].jobs
     assert slurm.submit(store, "small", cluster()).jobs == len(jobs)
-    assert sorted((commands / "cancelled").read_text().split()) == sorted(lost["slurm_ids"])
+    assert sorted(cancelled(commands)) == sorted(lost["slurm_ids"])
     book = ledger.read(store, "small")
     assert book.batches[lost["acknowledged"]].lost
     assert all(book.latest[job] not in lost["slurm_ids"] for job in jobs)
@@ -191,9 +208,8 @@ def test_children_of_a_job_that_left_are_submitted_with_it(commands: Path, store
         if below.intersection(job["after"]):
             below.add(job["id"])
     assert slurm.submit(store, "small", cluster()).jobs == len(below)
-    cancelled = (commands / "cancelled").read_text().split()
-    assert len(cancelled) == len(below) - 1
-    assert not set(cancelled) & set(ledger.read(store, "small").latest.values())
+    assert len(cancelled(commands)) == len(below) - 1
+    assert not set(cancelled(commands)) & set(ledger.read(store, "small").latest.values())
 
 
 def test_a_plan_cut_anew_waits_for_the_jobs_of_the_old_cut(commands: Path, store: Store) -> None:
@@ -242,8 +258,7 @@ def test_a_controller_that_is_away_is_asked_again(
     (commands / "flaky").write_text(f"sbatch: error: Socket timed out on send/recv ({fate})\n")
     assert slurm.submit(store, "small", cluster()).jobs == len(PLAN["jobs"])
     queued = {line.partition("|")[0] for line in (commands / "queue").read_text().splitlines()}
-    cancelled = commands / "cancelled"
-    gone = set(cancelled.read_text().split()) if cancelled.exists() else set()
+    gone = set(cancelled(commands))
     assert bool(gone) == (fate == "taken")
     assert queued - gone == set(ledger.read(store, "small").latest.values())
     assert submitted_jobs(store) == Counter(job["id"] for job in PLAN["jobs"])
@@ -370,7 +385,59 @@ def test_cancel_cancels_what_is_alive(commands: Path, store: Store) -> None:
     lines = queue.read_text().splitlines()
     queue.write_text("\n".join([lines[0].replace("PENDING", "COMPLETED"), *lines[1:]]) + "\n")
     assert slurm.cancel(store, "small") == len(lines) - 1
-    assert lines[0].partition("|")[0] not in (commands / "cancelled").read_text().split()
+    words = (commands / "cancelled").read_text().split()
+    # What has ended may be in an array that is cancelled as a whole; it is not cancelled alone.
+    assert lines[0].partition("|")[0] not in words
+    ids = [line.partition("|")[0] for line in lines]
+    assert set(ids[1:]) <= set(cancelled(commands))
+    assert len(words) == len({one.partition("_")[0] for one in ids})
+
+
+def test_a_part_of_an_array_is_cancelled_in_one_word(commands: Path, store: Store) -> None:
+    slurm.submit(store, "small", cluster())
+    batch = max(ledger.read(store, "small").batches.values(), key=lambda each: len(each.jobs))
+    stages = {job["id"]: job["stages"] for job in PLAN["jobs"]}
+    chosen = frozenset(stages[batch.jobs[0]] + stages[batch.jobs[1]])
+    assert len(batch.jobs) > 2
+    assert slurm.cancel(store, "small", chosen) == 2
+    assert cancelled(commands) == list(batch.slurm_ids[:2])
+    assert len((commands / "cancelled").read_text().split()) == 1
+    assert ledger.read(store, "small").cancelled == set(batch.slurm_ids[:2])
+
+
+def test_large_sweeps_have_few_arrays(
+    commands: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs of the same verbs that wait for the same arrays go together, each after its own."""
+    plan = to_json(plan_of(seeds=list(range(6))))
+    write_json(store.plan_folder("small") / "plan.json", plan)
+    slurm.submit(store, "small", cluster())
+    exact = len(scripts(commands))
+    slurm.cancel(store, "small")
+    (commands / "queue").write_text("")
+    monkeypatch.setattr(slurm_arrays, "EXACT_JOBS", 0)
+    assert slurm.submit(store, "small", cluster()).jobs == len(plan["jobs"])
+    made, book = scripts(commands)[exact:], ledger.read(store, "small")
+    assert len(made) < exact / 3
+    jobs = {job["id"]: job for job in plan["jobs"]}
+    for text in made:
+        batch = book.batches[re.search("--job-name=(.*)", text)[1]]  # type: ignore[index]
+        found = re.search("--dependency=(.*)", text)
+        waits = re.split("[:,]", found[1]) if found else []
+        before = {book.latest[each] for job in batch.jobs for each in jobs[job]["after"]}
+        masters = {each.partition("_")[0] for each in before}
+        assert set(waits) in ({"afterok", *before}, {"afterany", *masters}, set())
+        assert bool(waits) == bool(before)
+        kinds = {tuple(plan["stages"][s]["kind"] for s in jobs[j]["stages"]) for j in batch.jobs}
+        assert len(kinds) == 1 or "afterany" not in waits
+
+
+def test_short_arrays_of_large_sweeps_are_not_throttled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five seeds of a trunk that took turns would hold up all that grows from it."""
+    assert slurm_arrays.few_at_once(PLAN, 256, 5) == 0
+    monkeypatch.setattr(slurm_arrays, "EXACT_JOBS", 0)
+    assert slurm_arrays.few_at_once(PLAN, 256, 5) == 5
+    assert slurm_arrays.few_at_once(PLAN, 256, 1000) == 16
 
 
 def test_a_machine_without_slurm_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,8 +497,7 @@ class Killed(BaseException):
 
 def alive_now(commands: Path) -> Counter[str]:
     """Names of jobs that SLURM holds and nobody cancelled."""
-    cancelled = commands / "cancelled"
-    gone = set(cancelled.read_text().split()) if cancelled.exists() else set()
+    gone = cancelled(commands)
     lines = [line.split("|") for line in (commands / "queue").read_text().splitlines()]
     return Counter(line[0] for line in lines if line[0] not in gone)
 

@@ -46,6 +46,7 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def put(sacct: str | None, squeue: str | None = None) -> Path:
         for name, text in (("sacct", sacct), ("squeue", squeue)):
             script = f"#!/bin/sh\necho {name} >> {folder}/calls\n"
+            script += f'echo "$SLURM_BITSTR_LEN $*" >> {folder}/words\n'
             script += "exit 1\n" if text is None else f"cat <<'END'\n{text}\nEND\n"
             (folder / name).write_text(script)
             (folder / name).chmod(stat.S_IRWXU)
@@ -82,6 +83,57 @@ def test_all_is_asked_at_once(says: Any, book: ledger.Ledger) -> None:
     assert calls.read_text().split() == ["sacct"]
 
 
+def test_lists_are_asked_for_whole_and_in_few_words(
+    says: Any, book: ledger.Ledger, tmp_path: Path
+) -> None:
+    """Not by id: 10,000 of them are 120 kB."""
+    says("7_[0-1%2]|PENDING|0:0||00:00:00|Resources")
+    slurm_states.said(book)
+    length, *words = (tmp_path / "bin/words").read_text().split()
+    assert length == "0"
+    assert [w for w in words if w.startswith("--name")] == [f"--name={','.join(book.batches)}"]
+
+
+def test_more_names_than_a_command_may_have_are_not_given(
+    says: Any, book: ledger.Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm_states, "LONGEST_WORD", 3)
+    says("7_[0-1%2]|PENDING|0:0||00:00:00|Resources")
+    assert {said.word for said in slurm_states.said(book).values()} == {"queued"}
+    assert "--name" not in (tmp_path / "bin/words").read_text()
+
+
+def test_only_the_newest_submissions_are_asked_for(
+    says: Any, book: ledger.Ledger, tmp_path: Path
+) -> None:
+    """A sweep that is followed for days has thousands."""
+    (old,) = book.batches
+    batch = book.intend("small", [JOB["id"], OTHER["id"]])
+    book.acknowledge(batch.name, ["9_0", "9_1"])
+    says("9_[0-1%2]|PENDING|0:0||00:00:00|Resources")
+    slurm_states.said(book)
+    assert batch.name in (tmp_path / "bin/words").read_text()
+    assert old not in (tmp_path / "bin/words").read_text()
+
+
+def test_a_list_that_was_cut_short_stands_for_the_rest(says: Any, book: ledger.Ledger) -> None:
+    says("7_[0,...%2]|PENDING|0:0||00:00:00|Resources\n7_0|RUNNING|0:0|n1|00:00:01|None")
+    found = slurm_states.said(book)
+    assert (found[JOB["id"]].word, found[OTHER["id"]].word) == ("running", "queued")
+
+
+def test_accounting_forgets_tasks_that_were_cancelled_before_they_ran(
+    says: Any, store: Store, book: ledger.Ledger
+) -> None:
+    says("7_1|RUNNING|0:0|n1|00:00:05|None")
+    book.cancel(["7_0"])
+    found = slurm_states.said(ledger.read(store, "small"))
+    assert found[JOB["id"]].word == "stopped"
+    # It never ran, so there is nothing to tell of its stages.
+    assert slurm_ends.record(store, PLAN, book, found) == []
+    assert snapshot(store, PLAN).stages[JOB["stages"][0]].state == "waiting"
+
+
 def test_without_accounting_the_queue_answers(says: Any, book: ledger.Ledger) -> None:
     says(None, "7_0|RUNNING|None|x")
     found = slurm_states.said(book)
@@ -116,6 +168,8 @@ def test_a_requeued_job_is_what_it_is_now(says: Any, book: ledger.Ledger) -> Non
         ("7_[3]", ["7_3"]),
         ("7_[0-2,5%4]", ["7_0", "7_1", "7_2", "7_5"]),
         ("7_[0-6:3]", ["7_0", "7_3", "7_6"]),
+        ("7_[0,2,14...]", ["7_[...]", "7_0", "7_2"]),
+        ("7_[0-2,...%4]", ["7_[...]", "7_0", "7_1", "7_2"]),
     ],
 )
 def test_array_lists_are_read_as_slurm_writes_them(listed: str, ids: list[str]) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from orchestrator import claim
 from orchestrator.ledger import Ledger
-from orchestrator.slurm_states import Said
+from orchestrator.slurm_states import STOPPED, Said
 from orchestrator.store import Store, read_json, write_json
 
 # Jobs of different stages that a node may lose at their start before it is left out.
 BAD_NODE_JOBS = 2
+# Ends after which SLURM may run the same job again, before its accounting says so.
+BACK = {STOPPED["NODE_FAIL"], STOPPED["PREEMPTED"]}
 # A job that ended so soon has not got to its work.
 START_SECONDS = 120
 
@@ -38,6 +40,9 @@ def record(
             host=said.node or known.get("host", ""),
             attempts=known.get("attempts", 0),
         )
+        if said.reason not in BACK:
+            # Its next job may start on another machine, which cannot see that it is gone.
+            claim.let_go(store.run(stage) / "claim", said.slurm_id)
         if said.node and said.word == "failed" and _seconds(said.elapsed) < START_SECONDS:
             dead.append((said.node, job))
     _remember(store, str(plan["sweep"]), dead)

@@ -66,7 +66,7 @@ def said(book: Ledger) -> dict[str, Said]:
     try:
         rows, complete = _accounted(names, book), True
     except (GrowpointError, FileNotFoundError):
-        rows, complete = _queued(), False
+        rows, complete = _queued(names), False
     found: dict[str, Said] = {}
     for job, slurm_id in book.latest.items():
         found[job] = _said(slurm_id, rows.get(slurm_id), complete, book)
@@ -100,10 +100,12 @@ def _blame(rows: dict[str, Row], job: str, step: Row) -> None:
         rows[job] = replace(rows[job], state=step.state)
 
 
-def _queued() -> dict[str, Row]:
+def _queued(names: list[str]) -> dict[str, Row]:
+    ours = frozenset(names)
     return {
         slurm_id: Row(line.state, reason=line.reason)
         for slurm_id, line in slurm_queue.queue().items()
+        if line.name in ours
     }
 
 

@@ -99,6 +99,17 @@ def holder(name: Path) -> dict[str, Any] | None:
     return None if _dead(path) else _read(path)
 
 
+def let_go(name: Path, note: str) -> None:
+    """End the claim of a holder with this note, on word from elsewhere that it is gone.
+
+    Should it live on after all, it finds its claim lost.
+    """
+    path = (_generations(name) or [(-1, name)])[-1][1]
+    if not path.name.endswith(".released") and _read(path).get("note") == note:
+        with contextlib.suppress(OSError):
+            path.rename(f"{path}.released")
+
+
 def wait(
     name: Path, note: str, stop: Callable[[], bool], poll_seconds: float = 0.2
 ) -> Claim | None:

@@ -63,7 +63,7 @@ def submit(
         with contextlib.suppress(GrowpointError):
             slurm_ends.record(store, plan, book, slurm_states.said(book))
         over = _over(store, plan)
-        live = {job: i for job, i in book.latest.items() if slurm_queue.alive(lines.get(i))}
+        live = _live(book, lines)
         dead = _never(plan, over, live, lines)
         slurm_queue.cancel([live.pop(job) for job in dead], lines)
         mine = sum(map(slurm_queue.alive, lines.values())) - len(dead)
@@ -88,6 +88,21 @@ def submit(
             )
         )
         return Submitted(len(new), _span(new), missing - len(new), limits.because)
+
+
+def _live(book: Ledger, lines: Mapping[str, Queued]) -> dict[str, str]:
+    """SLURM's id of each job whose newest submission it still works on.
+
+    By name as well: a controller that lost its memory gives the same ids to other jobs.
+    """
+    found: dict[str, str] = {}
+    for one in book.batches.values():
+        for job, slurm_id in zip(one.jobs, one.slurm_ids, strict=False):
+            found.pop(job, None)
+            line = lines.get(slurm_id)
+            if line and line.name == one.name and slurm_queue.alive(line):
+                found[job] = slurm_id
+    return found
 
 
 def _avoiding(cluster: Slurm, nodes: Sequence[str]) -> Slurm:
@@ -255,9 +270,9 @@ def cancel(store: Store, sweep: str, stages: frozenset[str] | None = None) -> in
     lines, book, plan = slurm_queue.queue(), ledger.read(store, sweep), store.plan(sweep)
     jobs = (*plan["jobs"], *plan.get("earlier_jobs", ()))
     chosen = {job["id"] for job in jobs if stages is None or stages.intersection(job["stages"])}
-    latest = {job: i for job, i in book.latest.items() if stages is None or job in chosen}
-    live = [slurm_id for slurm_id in latest.values() if slurm_queue.alive(lines.get(slurm_id))]
-    if stages is None:
+    every = stages is None
+    live = [i for job, i in _live(book, lines).items() if every or job in chosen]
+    if every:
         # Of a launch that was killed between sbatch and its answer.
         meant = {batch.name for batch in book.unanswered}
         live += [i for i, one in lines.items() if slurm_queue.alive(one) and one.name in meant]

@@ -8,11 +8,13 @@ from typing import Any
 
 from orchestrator import claim, notify
 from orchestrator.ledger import Ledger
-from orchestrator.slurm_states import Said
+from orchestrator.slurm_states import STOPPED, Said
 from orchestrator.store import WRITERS, Store, read_json, write_json
 
 # Jobs of different stages that a node may lose at their start before it is left out.
 BAD_NODE_JOBS = 2
+# Ends after which SLURM may run the same job again, before its accounting says so.
+BACK = {STOPPED["NODE_FAIL"], STOPPED["PREEMPTED"]}
 # A job that ended so soon has not got to its work.
 START_SECONDS = 120
 
@@ -52,6 +54,9 @@ def _note(store: Store, sweep: str, book: Ledger, stage: str, said: Said) -> Non
         host=said.node or known.get("host", ""),
         attempts=known.get("attempts", 0),
     )
+    if said.reason not in BACK:
+        # Its next job may start on another machine, which cannot see that it is gone.
+        claim.let_go(store.run(stage) / "claim", said.slurm_id)
 
 
 def _ended(

@@ -69,7 +69,7 @@ def said(book: Ledger) -> dict[str, Said]:
     try:
         rows, complete = _accounted(asked), True
     except (GrowpointError, FileNotFoundError):
-        rows, complete = _queued(), False
+        rows, complete = _queued(asked), False
     return {
         job: _said(slurm_id, rows.get(slurm_id) or rows.get(_cut(slurm_id)), complete, book)
         for job, slurm_id in latest.items()
@@ -108,10 +108,12 @@ def _blame(rows: dict[str, Row], job: str, step: Row) -> None:
         rows[job] = replace(rows[job], state=step.state)
 
 
-def _queued() -> dict[str, Row]:
+def _queued(batches: Sequence[Batch]) -> dict[str, Row]:
+    ours = frozenset(batch.name for batch in batches)
     return {
         slurm_id: Row(line.state, reason=line.reason)
         for slurm_id, line in slurm_queue.queue().items()
+        if line.name in ours
     }
 
 

@@ -116,9 +116,9 @@ class _Seed:
     corpus: Corpus
     seed: int
     variant: tuple[tuple[str, str], ...]
-    begun: dict[tuple[Arm, tuple[Depth | Width, ...], int], tuple[Stage, Stage, Recipe]] = field(
-        default_factory=dict
-    )
+    begun: dict[
+        tuple[Arm, tuple[Depth | Width, ...], int], tuple[Stage, Stage, Recipe | CommandRecipe]
+    ] = field(default_factory=dict)
     """What `_start` gave; budgets share it, and with it what stages know of themselves."""
     sources: dict[int, Stage] = field(default_factory=dict)
 

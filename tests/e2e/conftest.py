@@ -5,8 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.slurm.cluster import Cluster
+
+if TYPE_CHECKING:
+    from tests.e2e.slurm_sweep import Sweep
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -88,3 +94,25 @@ def launched(
     """A store in which the small demo has run to its end, and what launching it said."""
     store = tmp_path_factory.mktemp("store")
     return store, growpoint("launch", "demo", *small, cwd=store)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(growpoint: Run, small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which the sweep of the SLURM tests has run here, and nothing befell it."""
+    from tests.e2e.slurm_sweep import WHOLE
+
+    store = tmp_path_factory.mktemp("undisturbed")
+    growpoint("launch", "demo", *small, *WHOLE, cwd=store)
+    return store
+
+
+@pytest.fixture
+def sweep(
+    slurm: Cluster, growpoint: Run, small: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> "Sweep":
+    """A sweep of one job on SLURM, in a folder that every node sees."""
+    from tests.e2e.slurm_sweep import ONE, Sweep
+
+    made = Sweep(slurm, growpoint, tmp_path_factory.mktemp("shared"), [*small, *ONE])
+    made.ready()
+    return made

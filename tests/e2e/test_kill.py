@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Run
+from tests.slurm.matrix import tell
 
 Launched = tuple[Path, "subprocess.CompletedProcess[str]"]
 
@@ -52,6 +53,11 @@ def scores(store: Path) -> dict[str, Any]:
     }
 
 
+def same_bits(store: Path) -> str:
+    """What survived, once the bits were compared."""
+    return f"{len(list(store.glob('runs/*/record.json')))} stages, same bits"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_mid_training_and_launched_again_gives_the_same_bits(
     number: signal.Signals,
@@ -71,6 +77,10 @@ def test_stopped_in_mid_training_and_launched_again_gives_the_same_bits(
     growpoint("launch", "demo", *words, cwd=tmp_path)
     assert weights(tmp_path) == weights(launched[0])
     assert scores(tmp_path) == scores(launched[0])
+    again = "its workers save and stop; `launch` again goes on"
+    if number == signal.SIGKILL:
+        again = "its workers are left without a last word; `launch` again goes on"
+    tell(f"{number.name} of a local `launch`", again, "one save interval", same_bits(tmp_path))
 
 
 def test_a_killed_worker_is_replaced_and_its_job_goes_on(
@@ -83,6 +93,8 @@ def test_a_killed_worker_is_replaced_and_its_job_goes_on(
     os.kill(worker, signal.SIGKILL)
     assert process.wait(timeout=300) == 0
     assert weights(tmp_path) == weights(launched[0])
+    replaced = "another worker takes its place"
+    tell("SIGKILL of a local worker", replaced, "one save interval", same_bits(tmp_path))
 
 
 def test_two_launches_at_once_share_the_work(
@@ -96,6 +108,7 @@ def test_two_launches_at_once_share_the_work(
     for path in tmp_path.glob("runs/train-*/metrics.jsonl"):
         tokens = [json.loads(line)["tokens"] for line in path.read_text().splitlines()]
         assert tokens == sorted(set(tokens))
+    tell("two local `launch` at once", "they share the work", "nothing", same_bits(tmp_path))
 
 
 def test_cancel_stops_a_launch_and_keeps_what_is_done(

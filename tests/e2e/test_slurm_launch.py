@@ -1,118 +1,137 @@
-"""The same sweep on a real SLURM: ordered by afterok, stopped and requeued, to the same bits."""
+"""A sweep on a real SLURM: launched in pieces, by two at once, and within narrow limits."""
 
-import json
+import re
 import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Run
-from tests.e2e.test_kill import scores, weights
+from tests.e2e.slurm_sweep import SOME, WHOLE, Sweep
 from tests.slurm.cluster import Cluster
 
-FEW = ["points.at=[0,65536]", "growth=[{kind: depth}]", "budgets.at=[4e10]", "exclude=[]"]
-ASKED = ["cluster=slurm", "cluster.partition=gpu", "cluster.cpus=1", "cluster.minutes=30"]
-# The cluster of the tests gives a job 1 GB unless told otherwise: torch alone needs half of it.
-ASKED += ["cluster.memory_gb=2", "cluster.gpus=0"]
+pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def words(small: list[str]) -> list[str]:
-    """A few cells, long enough to be caught in mid-training."""
-    return [*small, *FEW, "name=few"]
+def begun(sweep: Sweep, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    """`growpoint launch` in the background."""
+    command = [sys.executable, "-m", "orchestrator.cli", *sweep.line()]
+    return subprocess.Popen(
+        command,
+        cwd=sweep.store,
+        env={**environment, **sweep.slurm.env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
-@pytest.fixture(scope="module")
-def here(growpoint: Run, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which the few cells have run without SLURM."""
-    store = tmp_path_factory.mktemp("here")
-    growpoint("launch", "demo", *words, cwd=store)
-    return store
+def killed_at_line(sweep: Sweep, environment: dict[str, str], lines: int) -> None:
+    """A launch that dies once its ledger has so many lines."""
+    launch = begun(sweep, environment)
+    while len(sweep.ledger()) < lines:
+        assert launch.poll() is None, launch.communicate()[0]
+        time.sleep(0.001)
+    launch.kill()
+    launch.communicate()
 
 
-@pytest.fixture
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that every node sees."""
-    return tmp_path_factory.mktemp("shared")
+def names(sweep: Sweep) -> list[str]:
+    """Jobs of the plan that are not over."""
+    done = set(sweep.done())
+    return [job["id"] for job in sweep.plan()["jobs"] if not done.issuperset(job["stages"])]
 
 
-def until(store: Path, reached: Callable[[], bool], seconds: float = 400) -> None:
-    """Wait for something to come true; say what SLURM thinks if it does not."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline:
-            queue = subprocess.run(["squeue", "-r"], capture_output=True, text=True, check=False)
-            logs = [path.read_text()[-2000:] for path in store.glob("plans/few/slurm/*/*.err")]
-            raise AssertionError("\n".join([queue.stdout, *logs]))
-        time.sleep(0.2)
-
-
-def complete(store: Path) -> bool:
-    plan = json.loads((store / "plans/few/plan.json").read_text())
-    return all((store / "runs" / stage / "record.json").exists() for stage in plan["stages"])
-
-
-def allocations(store: Path) -> set[str]:
-    """SLURM's names of the jobs that did the stages."""
-    return {json.loads(p.read_text())["allocation"] for p in store.glob("runs/*/record.json")}
-
-
-def test_a_sweep_runs_on_slurm_to_the_same_bits(
-    slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
+def test_a_sweep_survives_its_launches_on_a_bare_slurm(
+    slurm: Cluster,
+    sweep: Sweep,
+    small: list[str],
+    undisturbed: Path,
+    environment: dict[str, str],
 ) -> None:
-    said = growpoint("launch", "demo", *words, *ASKED, "--yes", cwd=store)
-    assert "submitted" in said.stdout
-    again = growpoint("launch", "demo", *words, *ASKED, "--yes", cwd=store)
-    assert "submitted    0 jobs" in again.stdout
-    until(store, lambda: complete(store))
-    assert weights(store) == weights(here)
-    assert scores(store) == scores(here)
-    assert "local" not in allocations(store)
-    for path in store.glob("runs/*/state.json"):
-        assert json.loads(path.read_text())["attempts"] == 1
-    assert "nothing to run" in growpoint("launch", "demo", *words, *ASKED, cwd=store).stdout
+    """Accounting is off, arrays end at four tasks, and no launch is left in peace."""
+    sweep.words = [*small, *WHOLE]
+    bare = {"AccountingStorageType": "accounting_storage/none", "MaxArraySize": "5"}
+    with slurm.changed(AccountingStorageEnforce="", AccountingStorageTRES="", **bare):
+        for lines in (1, 2, 5):
+            killed_at_line(sweep, environment, len(sweep.ledger()) + lines)
+        both = [begun(sweep, environment) for _ in range(2)]
+        said = [launch.communicate(timeout=200)[0] for launch in both]
+        codes = sorted(launch.returncode for launch in both)
+        # Whoever comes while the other submits is told so; later there is nothing left to submit.
+        assert codes == [0, 0] or (codes == [0, 2] and "another launch" in "".join(said))
+        assert len(sweep.queue()) <= len(names(sweep))
+        scripts = sweep.store.glob("plans/few/slurm/*/.submission_file_*.sh")
+        arrays = [re.search(r"--array=0-(\d+)", path.read_text()) for path in scripts]
+        assert max(int(one[1]) for one in arrays if one) <= 3
+        assert sweep.status()["stages"]["queued"] > 0
+        assert "SLURM jobs" in sweep.growpoint("cancel", "few", cwd=sweep.store).stdout
+        sweep.until(lambda: not sweep.queue(), 60)
+        assert sweep.status()["stages"]["queued"] == 0
+        sweep.launch()
+        assert "submitted    0 jobs" in sweep.launch().stdout
+        sweep.end(undisturbed, 400)
+    assert "nothing to run" in sweep.launch().stdout
+    told = "no job twice in the queue"
+    sweep.tell(
+        "`launch` killed at three writes of its ledger", f"the next goes on; {told}", "nothing"
+    )
+    sweep.tell("two `launch` at once", f"one submits; {told}", "nothing")
+    sweep.tell(
+        "`cancel`, then `launch`",
+        "the queue is empty; what is missing goes in",
+        "one save interval",
+    )
+    sweep.tell("accounting off", "`status` asks `squeue`", "nothing")
+    sweep.tell("more jobs than MaxArraySize", "arrays of as many as it allows", "nothing")
 
 
-@pytest.mark.parametrize("number", ["USR2", "TERM"])
-def test_a_signalled_job_saves_and_is_requeued(
-    number: str, slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
+def submitted_behind(sweep: Sweep, job: str, parent: str) -> None:
+    """A job of the plan in the queue behind another one."""
+    words = [str(sweep.store), sweep.name, job]
+    code = f"from orchestrator.slurm_job import run; run(*{words})"
+    here = Path(__file__).parents[2]
+    run = f'PYTHONPATH={here} {sys.executable} -c "{code}"'
+    asked = (f"--dependency=afterok:{parent}", "--mem=2G", f"--output={sweep.store}/behind")
+    sweep.slurm.run("sbatch", *asked, f"--wrap={run}")
+
+
+def test_a_full_queue_is_topped_up_and_a_forgotten_parent_is_missed(
+    slurm: Cluster, sweep: Sweep, small: list[str], undisturbed: Path
 ) -> None:
-    saving = "cluster.save_seconds=0.2"
-    growpoint("launch", "demo", *words, *ASKED, saving, "--yes", cwd=store)
+    sweep.words = [*small, *SOME]
+    sweep.launch("cluster.max_queued=1", "cluster.additional={hold: true}")
+    (parent,) = sweep.queue()
+    with slurm.changed(MinJobAge="2"):
+        sweep.growpoint("cancel", "few", cwd=sweep.store)
+        sweep.until(lambda: not sweep.queue("-t", "all"))
+        child = next(job for job in sweep.plan()["jobs"] if job["after"])
+        submitted_behind(sweep, child["id"], parent)
+        # SLURM takes the dependency for kept, and starts the job.
+        sweep.until(lambda: sweep.state(child["stages"][0]) == "failed")
+    errors = [str(one.get("error")) for one in sweep.status(code=1)["unfinished"]]
+    assert any("the stage before this one is not done" in error for error in errors)
+    # QOS `tiny` takes five jobs of a user at once.
+    tiny = ("cluster.account=lab", "cluster.qos=tiny")
+    said = sweep.launch(*tiny).stdout
+    assert "the queue is full by the submit limit of qos tiny" in said
+    assert len(sweep.queue()) <= 5
+    for _ in range(len(sweep.plan()["jobs"])):
+        sweep.until(lambda: not sweep.queue())
+        if sweep.complete():
+            break
+        sweep.launch(*tiny)
+    sweep.end(undisturbed)
+    missed = "SLURM starts the job, which misses its parent's checkpoint and fails; `launch` again"
+    sweep.tell("a parent that SLURM has forgotten (MinJobAge)", missed, "nothing")
+    filled = "as many as may, the rest by the next `launch` or `--follow`"
+    sweep.tell("more jobs than MaxSubmitJobs", filled, "nothing")
 
-    def training() -> list[Path]:
-        return [
-            path.parents[2]
-            for path in store.glob("runs/train-*/partial/at-*/manifest.json")
-            if not (path.parents[2] / "record.json").exists()
-        ]
 
-    until(store, lambda: bool(training()))
-    stage = training()[0]
-    job = json.loads((stage / "state.json").read_text())["allocation"]
-    slurm.run("scancel", f"--signal={number}", job)
-    until(store, lambda: complete(store))
-    assert weights(store) == weights(here)
-    assert scores(store) == scores(here)
-    assert json.loads((stage / "state.json").read_text())["attempts"] >= 2
-
-
-def test_cancel_takes_the_jobs_out_of_the_queue(
-    slurm: Cluster, growpoint: Run, words: list[str], store: Path
-) -> None:
-    growpoint("launch", "demo", *words, *ASKED, "--yes", cwd=store)
-    status = growpoint("status", "demo", "name=few", "--json", cwd=store)
-    assert json.loads(status.stdout)["stages"]["queued"] > 0
-    assert "SLURM jobs" in growpoint("cancel", "demo", "name=few", cwd=store).stdout
-    until(store, lambda: not slurm.run("squeue", "-h", "-t", "PENDING,RUNNING").strip(), 60)
-
-
-def test_an_unknown_partition_is_refused(
-    slurm: Cluster, growpoint: Run, words: list[str], store: Path
-) -> None:
-    asked = ["cluster=slurm", "cluster.partition=gpux"]
-    said = growpoint("launch", "demo", *words, *asked, "--yes", cwd=store, code=2)
+def test_an_unknown_partition_is_refused(growpoint: Run, sweep: Sweep, small: list[str]) -> None:
+    sweep.words = [*small, *SOME]
+    said = sweep.launch("cluster.partition=gpux", code=2)
     assert "there is no partition `gpux`" in said.stderr
-    assert list(store.iterdir()) == []
+    assert list(sweep.store.iterdir()) == []

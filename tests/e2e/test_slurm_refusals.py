@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Run
-from tests.e2e.test_slurm_launch import ASKED, complete, until
+from tests.e2e.slurm_sweep import ASKED, Sweep
 from tests.slurm.cluster import Cluster
 
 ONE = ["points.at=[0]", "arms=[scratch]", "budgets.at=[1e9]", "exclude=[]", "name=few"]
@@ -57,6 +57,7 @@ def test_spaces_quotes_and_a_partition_that_cancels_are_no_hindrance(
         where = [f'store="{store}"', "cluster.partition=preempt"]
         said = growpoint("launch", "demo", *words, *ASKED, *where, "--yes", cwd=tmp_path)
         assert "SLURM cancels preempted jobs of partition preempt" in said.stderr
-        until(store, lambda: complete(store), 100)
+        sweep = Sweep(slurm, growpoint, store, words)
+        sweep.until(sweep.complete, 100)
     finally:
         slurm.run("scontrol", "update", "partitionname=preempt", "preemptmode=requeue")

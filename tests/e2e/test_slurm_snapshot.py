@@ -11,9 +11,7 @@ import pytest
 
 from orchestrator import frozen
 from tests.e2e.conftest import Run
-from tests.e2e.test_kill import scores, weights
-from tests.e2e.test_slurm_launch import ASKED, complete, until
-from tests.e2e.test_slurm_troubles import ONE
+from tests.e2e.slurm_sweep import ONE, Sweep
 from tests.slurm.cluster import Cluster
 
 # Held until released; and sbatch is told to hand on nothing of its environment.
@@ -21,20 +19,6 @@ HELD = "cluster.additional={hold: true, export: NONE}"
 # What an allocation and its user may leave to whatever is submitted from inside it: each of these
 # alone would have the new jobs refused, or pending for ever.
 LEFT = {"SBATCH_GRES": "gpu:9", "SBATCH_TIMELIMIT": "1", "SUBMITIT_EXECUTOR": "local"}
-
-
-@pytest.fixture(scope="module")
-def words(small: list[str]) -> list[str]:
-    """One cell: a trunk, a growth, a branch, an evaluation."""
-    return [*small, *ONE, "exclude=[]", "name=few"]
-
-
-@pytest.fixture(scope="module")
-def here(growpoint: Run, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which the cell has run without SLURM."""
-    store = tmp_path_factory.mktemp("here")
-    growpoint("launch", "demo", *words, cwd=store)
-    return store
 
 
 @pytest.fixture
@@ -57,28 +41,30 @@ def git(folder: Path, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def launch_within_a_job(slurm: Cluster, checkout: Path, words: list[str]) -> str:
+def launch_within_a_job(sweep: Sweep) -> str:
     """Launch from inside an allocation, in the checkout and with it as the store; what was said."""
-    asked = [*words, *ASKED, HELD, "--yes"]
+    checkout = sweep.store
     script = checkout / "launch.sh"
     lines = [f"export {name}={value}" for name, value in LEFT.items()]
     lines += ["unset PYTHONPATH"]
-    lines += [shlex.join([sys.executable, "-m", "orchestrator.cli", "launch", "demo", *asked])]
+    lines += [shlex.join([sys.executable, "-m", "orchestrator.cli", *sweep.line(HELD)])]
     script.write_text("\n".join(["#!/bin/bash", *lines, ""]))
     output = checkout / "launch.out"
     # As SLURM_MEM_PER_CPU this contradicts the --mem of the new jobs.
     options = ["--wait", "--mem-per-cpu=2G", "--time=5", f"--chdir={checkout}"]
     try:
-        slurm.run("sbatch", *options, f"--output={output}", str(script), timeout=200)
+        sweep.slurm.run("sbatch", *options, f"--output={output}", str(script), timeout=200)
     except subprocess.CalledProcessError as error:
         raise AssertionError(output.read_text()) from error
     return output.read_text()
 
 
 def test_what_waits_runs_the_code_it_was_submitted_with(
-    slurm: Cluster, words: list[str], here: Path, checkout: Path
+    slurm: Cluster, growpoint: Run, small: list[str], undisturbed: Path, checkout: Path
 ) -> None:
-    said = launch_within_a_job(slurm, checkout, words)
+    sweep = Sweep(slurm, growpoint, checkout, [*small, *ONE])
+    sweep.ready()
+    said = launch_within_a_job(sweep)
     assert "submitted" in said
     assert "not handed on to sbatch, as it would overrule cluster.*: SBATCH_GRES" in said
     held = set(slurm.run("squeue", "-h", "-t", "PENDING", "-o", "%F").split())
@@ -87,9 +73,7 @@ def test_what_waits_runs_the_code_it_was_submitted_with(
         (checkout / package / "__init__.py").write_text("raise RuntimeError('edited')\n")
     (checkout / "orchestrator" / "train.py").unlink()
     slurm.run("scontrol", "release", ",".join(held))
-    until(checkout, lambda: complete(checkout))
-    assert weights(checkout) == weights(here)
-    assert scores(checkout) == scores(here)
+    sweep.end(undisturbed)
     expect_provenance(checkout)
 
 

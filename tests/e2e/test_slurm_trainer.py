@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Run
-from tests.e2e.test_slurm_launch import ASKED, until
+from tests.e2e.slurm_sweep import Sweep
 from tests.slurm.cluster import Cluster
 
 # It does not handle the signal that SLURM sends to all processes of a step, only the one that it is
@@ -23,21 +22,22 @@ while :; do sleep 0.1; done
 
 @pytest.mark.timeout(600)
 def test_warned_in_mid_training(
-    slurm: Cluster, growpoint: Run, small: list[str], tmp_path: Path
+    slurm: Cluster, sweep: Sweep, small: list[str], tmp_path: Path
 ) -> None:
     script = tmp_path / "train.sh"
     script.write_text(TRAIN)
-    store = tmp_path / "store"
+    store = sweep.store
     words = [word for word in small if not word.startswith("recipe.")]
-    words += ["points.at=[0]", "budgets.at=[2e9]", "arms=[continue]", "exclude=[]", "name=few"]
+    words += ["points.at=[0]", "budgets.at=[2e9]", "arms=[continue]", "exclude=[]"]
     words += ["recipe=command", "recipe.batch_sequences=16", "recipe.sequence_tokens=64"]
-    words += [f"recipe.files={{it: {script}}}", 'recipe.run=[bash, "{it}"]', f"store={store}"]
-    growpoint("launch", "demo", *words, *ASKED, "--yes", cwd=tmp_path)
-    until(store, lambda: any(store.glob("runs/train-*/work/up")))
+    words += [f"recipe.files={{it: {script}}}", 'recipe.run=[bash, "{it}"]']
+    sweep.words = words
+    sweep.launch()
+    sweep.until(lambda: any(store.glob("runs/train-*/work/up")))
     [run] = store.glob("runs/train-*")
     allocation = json.loads((run / "state.json").read_text())["allocation"]
     slurm.run("scancel", "--signal=USR2", allocation)
-    until(store, lambda: any(store.glob("runs/evaluate-*/record.json")))
+    sweep.until(lambda: any(store.glob("runs/evaluate-*/record.json")))
     record = json.loads((run / "record.json").read_text())
     assert (record["trainer"], record["train_seconds"]) == ("command", None)
     lines = (run / "metrics.jsonl").read_text().splitlines()

@@ -1,180 +1,126 @@
 """What befalls jobs on a real SLURM: each time the sweep ends, and to the same bits."""
 
-import json
+import os
+import random
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Run
-from tests.e2e.test_kill import scores, weights
-from tests.e2e.test_slurm_launch import ASKED, until
+from tests.e2e.slurm_sweep import SAVING, Caught, Sweep
 from tests.slurm.cluster import Cluster
 
-# What SLURM waits for (a node given up, a job held back) adds up on a busy machine.
-pytestmark = pytest.mark.timeout(900)
+# What SLURM waits for (a node given up, a limit looked at every 30 s) adds up on a busy machine.
+pytestmark = pytest.mark.timeout(600)
 
-ONE = ["points.at=[65536]", "growth=[{kind: depth}]", "arms=[grow]", "budgets.at=[4e10]"]
-SAVING = "cluster.save_seconds=0.2"
-
-
-@pytest.fixture(scope="module")
-def words(small: list[str]) -> list[str]:
-    """One cell: a trunk, a growth, a branch, an evaluation."""
-    return [*small, *ONE, "exclude=[]", "name=few"]
+INTERVAL = "one save interval"
 
 
-@pytest.fixture(scope="module")
-def here(growpoint: Run, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which the cell has run without SLURM and undisturbed."""
-    store = tmp_path_factory.mktemp("here")
-    growpoint("launch", "demo", *words, cwd=store)
-    return store
-
-
-@pytest.fixture(autouse=True)
-def _nodes_in_service(slurm: Cluster) -> None:
-    """Put back nodes that SLURM drained because a killed job was slow to die there."""
-    for node in slurm.nodes:
-        if slurm.run("sinfo", "-h", "-n", node, "-p", "gpu", "-o", "%T").startswith("drain"):
-            slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
-
-
-@pytest.fixture
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that every node sees."""
-    return tmp_path_factory.mktemp("shared")
-
-
-def training(store: Path) -> Path | None:
-    """The folder of a stage that is in mid-training and has saved."""
-    saved = store.glob("runs/train-*/partial/at-*/manifest.json")
-    runs = (path.parents[2] for path in saved)
-    return next((run for run in runs if not (run / "record.json").exists()), None)
-
-
-def caught(store: Path) -> dict[str, str]:
-    """The state of the stage that is in mid-training, once there is one."""
-    until(store, lambda: training(store) is not None)
-    run = training(store)
-    assert run is not None
-    found: dict[str, str] = json.loads((run / "state.json").read_text())
-    return {**found, "stage": run.name}
-
-
-def status(growpoint: Run, store: Path, code: int = 0) -> dict[str, str]:
-    """The state of each unfinished stage."""
-    said = growpoint("status", "few", "--json", cwd=store, code=code)
-    return {one["stage"]: one["state"] for one in json.loads(said.stdout)["unfinished"]}
-
-
-def complete(store: Path) -> bool:
-    plan = json.loads((store / "plans/few/plan.json").read_text())
-    return all((store / "runs" / stage / "record.json").exists() for stage in plan["stages"])
-
-
-def same(store: Path, here: Path) -> None:
-    assert weights(store) == weights(here)
-    assert scores(store) == scores(here)
-
-
-def test_requeued_by_the_administrator(
-    slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
+def test_whatever_stops_a_job_it_goes_on_from_there(
+    slurm: Cluster, sweep: Sweep, undisturbed: Path
 ) -> None:
-    growpoint("launch", "demo", *words, *ASKED, SAVING, "--yes", cwd=store)
-    slurm.run("scontrol", "requeue", caught(store)["allocation"])
-    until(store, lambda: complete(store))
-    same(store, here)
+    sweep.launch(SAVING, "cluster.partition=preempt")
+    one = sweep.caught()
+    for number in ("USR2", "TERM"):
+        slurm.run("scancel", f"--signal={number}", one.job)
+        one = released(sweep, one)
+    slurm.run("scontrol", "requeue", one.job)
+    one = released(sweep, one)
+    higher = ("--partition=gpu", "--nodes=2", "--exclusive", "--time=1", "--wrap=true")
+    slurm.run("sbatch", f"--output={sweep.store}/higher", *higher)
+    one = released(sweep, one)
+    # SLURM warns by its own clock, which it reads every 30 s.
+    slurm.run("scontrol", "update", f"jobid={one.job}", "TimeLimit=1")
+    sweep.until(lambda: one.signalled(signal.SIGUSR2), 90)
+    slurm.run("scontrol", "update", f"jobid={one.job}", "TimeLimit=30")
+    one.go_on()
+    sweep.end(undisturbed)
+    attempts = sweep.attempts()
+    assert sum(attempts.values()) == len(attempts) + 5
+    saves = "saves at its next step, is requeued, goes on"
+    sweep.tell("USR2 or TERM sent to a job", f"it {saves}", "one step")
+    sweep.tell("`scontrol requeue` by an administrator", f"the job {saves}", INTERVAL)
+    sweep.tell("preempted by a higher partition", f"the job {saves}", INTERVAL)
+    sweep.tell("its time limit reached", f"warned before it, the job {saves}", "one step")
 
 
-def test_preempted_by_a_higher_partition(
-    slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
+def released(sweep: Sweep, one: Caught) -> Caught:
+    """Let a job notice what befell it, and catch its next attempt."""
+    attempts = sum(sweep.attempts().values())
+    one.go_on()
+    sweep.until(lambda: sum(sweep.attempts().values()) > attempts)
+    return sweep.caught(one)
+
+
+def test_whatever_kills_a_job_is_told_and_launched_again(
+    slurm: Cluster, sweep: Sweep, undisturbed: Path
 ) -> None:
-    lower = [*ASKED, "cluster.partition=preempt", SAVING]
-    growpoint("launch", "demo", *words, *lower, "--yes", cwd=store)
-    before = caught(store)
-    everything = ("--partition=gpu", "--nodes=2", "--exclusive", "--time=1", "--wrap=sleep 3")
-    slurm.run("sbatch", f"--output={store}/higher", *everything)
-    until(store, lambda: complete(store))
-    same(store, here)
-    state = json.loads((store / "runs" / before["stage"] / "state.json").read_text())
-    assert state["attempts"] >= 2
-
-
-def test_cancelled_in_mid_training_it_is_told_and_launched_again(
-    slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
-) -> None:
-    growpoint("launch", "demo", *words, *ASKED, SAVING, "--yes", cwd=store)
-    before = caught(store)
-    slurm.run("scancel", before["allocation"])
-    until(store, lambda: not slurm.run("squeue", "-h", "-j", before["allocation"]).strip(), 60)
-    assert status(growpoint, store)[before["stage"]] == "stopped"
-    said = growpoint("launch", "demo", *words, *ASKED, "--yes", "--follow", cwd=store)
-    assert "all" in said.stdout
-    assert "done" in said.stdout
-    same(store, here)
-
-
-def test_out_of_memory_is_told_with_the_node_and_the_log(
-    slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
-) -> None:
-    little = [*ASKED, "cluster.memory_gb=0.2"]
-    growpoint("launch", "demo", *words, *little, "--yes", cwd=store)
-    # The parent dies; what waits for it stays in the queue, and is known to be blocked.
-    until(store, lambda: not slurm.run("squeue", "-h", "-t", "RUNNING,COMPLETING").strip(), 60)
-    until(store, lambda: "OUT_OF_ME" in slurm.run("sacct", "-nP", "-o", "State"), 60)
-    said = growpoint("status", "few", cwd=store, code=1).stdout
+    sweep.launch("cluster.memory_gb=0.2")
+    sweep.until(lambda: not sweep.queue() and "failed" in sweep.states(code=1).values(), 60)
+    said = sweep.growpoint("status", "few", cwd=sweep.store, code=1).stdout
     assert "ran out of memory: raise cluster.memory_gb" in said
     assert any(f"node {node}" in said for node in slurm.nodes)
-    growpoint("launch", "demo", *words, *ASKED, "--yes", cwd=store)
-    until(store, lambda: complete(store))
-    same(store, here)
+    sweep.launch(SAVING)
+    one = sweep.caught(further=1024 * random.randrange(16))
+    one.kill()
+    sweep.until(lambda: not sweep.queue())
+    assert sweep.states(code=1)[one.stage] == "failed"
+    sweep.launch(SAVING)
+    one = sweep.caught(one)
+    slurm.run("scancel", one.job)
+    one.go_on()
+    sweep.until(lambda: not sweep.queue())
+    assert sweep.states()[one.stage] == "stopped"
+    assert "all" in sweep.launch("--follow").stdout
+    sweep.end(undisturbed)
+    told = "`status` tells it with node and log; `launch` again"
+    sweep.tell("a job out of memory", told, INTERVAL)
+    sweep.tell("SIGKILL of a job at a random step", told, INTERVAL)
+    sweep.tell("`scancel` of a job in mid-training", told, INTERVAL)
 
 
-def test_more_jobs_than_one_may_submit_go_in_by_turns(
-    slurm: Cluster, growpoint: Run, small: list[str], store: Path
+def test_controller_and_node_die(
+    slurm: Cluster, sweep: Sweep, undisturbed: Path, environment: dict[str, str]
 ) -> None:
-    """QOS `tiny` takes five jobs of a user at once."""
-    some = ["points.at=[0,8192]", "budgets.at=[1e10]", "growth=[{kind: depth}]", "exclude=[]"]
-    many = [*small, *some, "name=few"]
-    asked = [*ASKED, "cluster.account=lab", "cluster.qos=tiny", "--yes"]
-    said = growpoint("launch", "demo", *many, *asked, cwd=store)
-    assert "the queue is full by the submit limit of qos tiny" in said.stdout
-    assert len(slurm.run("squeue", "-h", "-r").splitlines()) <= 5
-    growpoint("launch", "demo", *many, *asked, "--follow", cwd=store, timeout=400)
-    assert complete(store)
-
-
-def test_a_controller_that_is_away_at_submission_loses_and_doubles_nothing(
-    slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
-) -> None:
-    slurm.control("kill-daemon", "slurmctld", "--hard")
-    launch = ["launch", "demo", *words, *ASKED, "--yes"]
-    try:
-        said = growpoint(*launch, cwd=store, code=2, timeout=200)
-        assert "error: `" in said.stderr
-    finally:
-        slurm.control("restore-daemon", "slurmctld")
-    growpoint(*launch, cwd=store)
-    until(store, lambda: complete(store))
-    same(store, here)
-    for path in store.glob("runs/*/state.json"):
-        assert json.loads(path.read_text())["attempts"] == 1
-
-
-def test_a_lost_node_costs_one_interval(
-    slurm: Cluster, growpoint: Run, words: list[str], here: Path, store: Path
-) -> None:
-    growpoint("launch", "demo", *words, *ASKED, SAVING, "--yes", cwd=store)
-    before = caught(store)
-    node = slurm.run("squeue", "-h", "-j", before["allocation"], "-o", "%N").strip()
-    began = time.monotonic()
-    slurm.control("kill-node", node, "--no-wait")
+    controller_dies_at_submission(slurm, sweep, environment)
+    one = sweep.caught()
+    os.kill(slurm.pid("slurmctld"), signal.SIGKILL)
+    one.go_on()
+    # It trains on and saves while nobody is there to ask.
+    one = sweep.caught(one, asking=False)
+    slurm.control("restore-daemon", "slurmctld")
+    attempts = sweep.attempts()
+    assert sum(attempts.values()) == len(attempts)
+    slurm.control("kill-node", one.node, "--no-wait")
     # As an administrator would: else SLURM finds out by itself, half a minute later.
-    slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    slurm.run("scontrol", "update", f"nodename={one.node}", "state=down", "reason=test")
     try:
-        until(store, lambda: complete(store), 600)
+        sweep.end(undisturbed)
     finally:
-        slurm.control("restore-node", node)
-    print(f"node {node} killed; the sweep ended {time.monotonic() - began:.0f} s later")
-    same(store, here)
+        slurm.control("restore-node", one.node)
+    attempts = sweep.attempts()
+    assert sum(attempts.values()) == len(attempts) + 1
+    asked = "sbatch is asked again, after looking up by name what SLURM took"
+    sweep.tell("slurmctld SIGKILLed while jobs are submitted", asked, "nothing")
+    sweep.tell("slurmctld SIGKILLed while jobs run", "they do not notice", "nothing")
+    sweep.tell("a node SIGKILLed in mid-training", "SLURM requeues the job elsewhere", INTERVAL)
+
+
+def controller_dies_at_submission(
+    slurm: Cluster, sweep: Sweep, environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "orchestrator.cli", *sweep.line(SAVING)]
+    env = {**environment, **slurm.env}
+    with subprocess.Popen(command, cwd=sweep.store, env=env, stdout=subprocess.DEVNULL) as launch:
+        controller = slurm.pid("slurmctld")
+        while not sweep.ledger():
+            assert launch.poll() is None
+            time.sleep(0.001)
+        os.kill(controller, signal.SIGKILL)
+        time.sleep(1)
+        slurm.control("restore-daemon", "slurmctld")
+        assert launch.wait(timeout=120) == 0
+    assert len(sweep.queue()) == 1

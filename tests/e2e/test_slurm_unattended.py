@@ -6,24 +6,19 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Run
-from tests.e2e.test_slurm_launch import ASKED, until
+from tests.e2e.slurm_sweep import Sweep
 from tests.slurm.cluster import Cluster
 
 SOME = ["points.at=[0,8192]", "budgets.at=[1e10]", "growth=[{kind: depth}]", "exclude=[]"]
 OFTEN = ["cluster.top_up.every_minutes=0.1", "cluster.top_up.memory_gb=1"]
+TINY = ["cluster.account=lab", "cluster.qos=tiny"]
 
 
 @pytest.fixture
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that every node sees."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture
-def words(small: list[str]) -> list[str]:
+def unattended(sweep: Sweep, small: list[str]) -> Sweep:
     """A few short cells, in more jobs than QOS `tiny` takes at once."""
-    return [*small, *SOME, "name=few", *ASKED, *OFTEN, "cluster.account=lab", "cluster.qos=tiny"]
+    sweep.words = [*small, *SOME, *OFTEN]
+    return sweep
 
 
 def asked(store: Path) -> dict[str, Any]:
@@ -37,31 +32,30 @@ def queued(slurm: Cluster) -> list[str]:
 
 
 def test_a_full_queue_is_filled_up_by_a_job_until_all_is_done(
-    slurm: Cluster, growpoint: Run, words: list[str], store: Path
+    slurm: Cluster, unattended: Sweep
 ) -> None:
     """QOS `tiny` takes five jobs of a user: one that fills up, and four that compute."""
-    said = growpoint("launch", "demo", *words, "--unattended", "--yes", cwd=store).stdout
+    sweep, store = unattended, unattended.store
+    said = sweep.launch(*TINY, "--unattended").stdout
     assert "fills the queue up every 6 s" in said
     assert "the queue is full by the submit limit of qos tiny" in said
-    again = growpoint("launch", "demo", *words, "--unattended", "--yes", cwd=store).stdout
+    again = sweep.launch(*TINY, "--unattended").stdout
     assert "fills the queue up" in again
     assert sum("top-up" in name for name in queued(slurm)) <= 2
-    unattended = json.loads(growpoint("status", "few", "--json", cwd=store).stdout)["unattended"]
-    assert unattended["state"] in ("PENDING", "RUNNING")
-    until(store, lambda: bool(asked(store)["ended"]))
+    assert sweep.status()["unattended"]["state"] in ("PENDING", "RUNNING")
+    # Not hastened: each round would begin before anything can have come of the last.
+    sweep.until(lambda: bool(asked(store)["ended"]), 400, asking=False)
     assert asked(store)["ended"] == "all stages are done"
-    plan = json.loads((store / "plans/few/plan.json").read_text())
-    assert all((store / "runs" / stage / "record.json").exists() for stage in plan["stages"])
-    until(store, lambda: not queued(slurm), 60)
-    assert "ended: all stages are done" in growpoint("status", "few", cwd=store).stdout
+    assert sweep.complete()
+    sweep.until(lambda: not queued(slurm), 60)
+    said = sweep.growpoint("status", "few", cwd=store).stdout
+    assert "ended: all stages are done" in said
 
 
-def test_cancel_takes_it_out_of_the_queue_as_well(
-    slurm: Cluster, growpoint: Run, words: list[str], store: Path
-) -> None:
-    growpoint("launch", "demo", *words, "--unattended", "--yes", cwd=store)
-    said = growpoint("cancel", "few", cwd=store).stdout
+def test_cancel_takes_it_out_of_the_queue_as_well(slurm: Cluster, unattended: Sweep) -> None:
+    unattended.launch(*TINY, "--unattended")
+    said = unattended.growpoint("cancel", "few", cwd=unattended.store).stdout
     assert "no longer filled up unattended" in said
     assert not [name for name in queued(slurm) if "top-up" in name]
-    assert asked(store)["ended"] == "cancelled"
-    until(store, lambda: not queued(slurm), 60)
+    assert asked(unattended.store)["ended"] == "cancelled"
+    unattended.until(lambda: not queued(slurm), 60)

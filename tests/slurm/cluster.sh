@@ -169,7 +169,7 @@ KillWait=5
 InactiveLimit=0
 WaitTime=0
 MinJobAge=300
-UnkillableStepTimeout=30
+UnkillableStepTimeout=300
 JobRequeue=1
 # scheduling: as soon as possible
 SchedulerType=sched/backfill

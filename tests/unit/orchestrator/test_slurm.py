@@ -26,6 +26,7 @@ from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
 from sweeps.plan import to_json
 from tests.conftest import Golden
+from tests.slurm.matrix import tell
 from tests.unit.sweeps.conftest import plan_of
 
 PLAN = to_json(plan_of(points={"at": [0, 20480]}, growth=[{"kind": "depth"}]))
@@ -224,6 +225,16 @@ def test_a_plan_cut_anew_waits_for_the_jobs_of_the_old_cut(commands: Path, store
     assert waits is not None
     assert ledger.read(store, "small").latest[old["id"]] in waits[1].split(":")
     assert set(PLAN["stages"]) == slurm.queued_stages(store, "small")
+
+
+def test_ids_that_a_controller_gives_again_are_somebody_elses(commands: Path, store: Store) -> None:
+    """A controller that was killed forgets its last jobs, and counts on from before them."""
+    slurm.submit(store, "small", cluster())
+    queue = commands / "queue"
+    queue.write_text(queue.read_text().replace("|gp-small-", "|gp-other-"))
+    assert slurm.cancel(store, "small") == 0
+    assert slurm.submit(store, "small", cluster()).jobs == len(PLAN["jobs"])
+    assert not (commands / "cancelled").exists()
 
 
 def test_an_intent_that_slurm_never_saw_is_submitted_anew(commands: Path, store: Store) -> None:
@@ -528,3 +539,6 @@ def test_killed_at_any_write_of_the_ledger_each_job_is_queued_once(
     latest = ledger.read(store, "small").latest
     assert sorted(latest) == sorted(job["id"] for job in PLAN["jobs"])
     assert alive_now(commands) == Counter(latest.values())
+    happens = "the next cancels by name what was not answered, and submits it anew"
+    survived = f"{len(latest)} of {len(PLAN['jobs'])} jobs, each once in the queue"
+    tell(f"SIGKILL of `launch` {moment} a write of its ledger", happens, "nothing", survived)

@@ -135,7 +135,9 @@ def test_accounting_forgets_tasks_that_were_cancelled_before_they_ran(
 
 
 def test_without_accounting_the_queue_answers(says: Any, book: ledger.Ledger) -> None:
-    says(None, "7_0|RUNNING|None|x")
+    (name,) = book.batches
+    # An id that SLURM has given again, to somebody else, says nothing of ours.
+    says(None, f"7_0|RUNNING|None|{name}\n7_1|RUNNING|None|somebody-elses")
     found = slurm_states.said(book)
     assert (found[JOB["id"]].word, found[OTHER["id"]].word) == ("running", "lost")
 
@@ -209,7 +211,15 @@ def test_somebody_else_at_work_is_not_disturbed(store: Store, book: ledger.Ledge
     ours = claim.take(store.run(stage) / "claim", "7_0")
     assert ours is not None
     with ours:
+        back = Said("7_0", "stopped", slurm_states.STOPPED["NODE_FAIL"], "n1")
+        slurm_ends.record(store, PLAN, book, {JOB["id"]: back})
+        # SLURM may have started it again by now, under the same id.
+        assert claim.take(store.run(stage) / "claim", "8_0") is None
+        store.set_state(stage, "running", allocation="7_0")
         assert slurm_ends.record(store, PLAN, book, {JOB["id"]: dead()}) == [stage]
+        # Whoever is next need not wait until the heartbeat has been silent for long enough.
+        assert ours.lost
+        assert claim.take(store.run(stage) / "claim", "8_0") is not None
 
 
 def test_the_first_unfinished_stage_of_the_chain_is_told(store: Store, book: ledger.Ledger) -> None:

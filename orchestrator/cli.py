@@ -89,9 +89,9 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _launch(arguments: argparse.Namespace) -> int:
     """Run what is missing, on SLURM or here. Repeat it to resume or extend; nothing runs twice."""
-    from orchestrator import commands
+    from orchestrator import launching
 
-    return commands.launch(arguments)
+    return launching.launch(arguments)
 
 
 def _status(arguments: argparse.Namespace) -> int:

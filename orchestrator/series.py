@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import text
-from sweeps import adoption, config, hub, search
+from sweeps import adoption, hub, search
 from sweeps.errors import GrowpointError, nearest
 from sweeps.model import Model
+from sweeps.overrides import values
 from sweeps.places import Snapshot
 from sweeps.series import Series, Source, chinchilla_flops
 
@@ -36,7 +37,7 @@ def asked(name: str | None, overrides: Sequence[str]) -> Series:
     """The series of a name or file, with the keys of a command line set on it."""
     words = [*([name] if name and "=" in name else []), *overrides]
     keys: dict[str, Any] = adoption.named(name) if name and "=" not in name else {}
-    for key, value in config.values(words):
+    for key, value in values(words):
         keys[key.removeprefix("series.")] = value
     return adoption.described(keys)
 

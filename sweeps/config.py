@@ -1,4 +1,4 @@
-"""From conf/ and the command line to validated descriptions: the one module that knows Hydra."""
+"""From conf/ and the command line to validated descriptions: composed by Hydra."""
 
 import itertools
 import tempfile
@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -24,13 +23,13 @@ from sweeps.errors import GrowpointError, nearest
 from sweeps.exclude import in_use, require_known
 from sweeps.growth import Depth, GrowthChoice, Width, one_of_an_axis, operators_of
 from sweeps.notify import Notify
-from sweeps.search import known_choice, locate, search_path, unreadable, use_folder
+from sweeps.overrides import parse, sort
+from sweeps.search import locate, search_path, unreadable, use_folder
 from sweeps.sweep import Sweep
 from sweeps.tracker import Tracker
 from sweeps.validation import Axis, Settings, validated
 
 Labels = tuple[tuple[str, str], ...]
-GROUPS = ("sweep", "model", "growth", "recipe", "data", "suite", "cluster", "tracker")
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ def load(sweep: str, overrides: Sequence[str] = (), config_dir: Path | None = No
     """
     if config_dir:
         use_folder(config_dir)
-    parsed = _parse(overrides)
+    parsed = parse(overrides)
     with tempfile.TemporaryDirectory(prefix="growpoint-") as scratch:
         name, search = locate(sweep, Path(scratch))
-        choices, values, axes = _sort(parsed, search)
+        choices, values, axes = sort(parsed, search)
         combined = [_compose(name, picked, search, values) for picked in choices]
     request = _request(Path(name).name, list(zip(combined, choices, strict=True)), axes)
     require_known([made for made, _ in request.sweeps], _judged(parsed))
@@ -75,7 +74,7 @@ def _judged(parsed: Sequence[Override]) -> list[str]:
 
 def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
     """Growth operators alone, from `growth=NAME`, `growth=[...]` and `growth.0.KEY=VALUE`."""
-    parsed = _parse(overrides or ["growth=depth"])
+    parsed = parse(overrides or ["growth=depth"])
     for override in parsed:
         if override.get_key_element().split(".")[0] != "growth":
             raise GrowpointError(
@@ -84,7 +83,7 @@ def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
                 "growth=depth",
             )
     search = search_path(None)
-    choices, values, axes = _sort(parsed, search)
+    choices, values, axes = sort(parsed, search)
     if axes or len(choices) > 1:
         raise GrowpointError("a checkpoint is grown in one way at a time", [], "growth=depth")
     data = _compose(None, choices[0], search, values)
@@ -92,11 +91,6 @@ def growth(overrides: Sequence[str]) -> tuple[Depth | Width, ...]:
     if len(entries) > 1 and "growth" in choices[0]:
         raise one_of_an_axis(choices[0]["growth"], entries)
     return tuple(operator for entry in entries for operator in operators_of(entry))
-
-
-def values(overrides: Sequence[str]) -> list[tuple[str, Any]]:
-    """Words of the form KEY=VALUE as keys and values. Raises GrowpointError for other forms."""
-    return [(override.get_key_element(), _options(override)[0]) for override in _parse(overrides)]
 
 
 def _request(
@@ -171,63 +165,6 @@ def _group_axis(key: str, combined: Sequence[tuple[dict[str, Any], dict[str, str
     for data, choice in combined:
         values.setdefault(choice[key], data[key])
     return Axis(key=key, values=tuple(values.values()), names=tuple(values))
-
-
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser, parsed = OverridesParser.create(), []
-    for text in overrides:
-        if "=" not in text or text.startswith(("+", "~")):
-            key = text.lstrip("+~").split("=")[0]
-            raise GrowpointError(
-                f"`{text}` does not set a key",
-                [("form", "KEY=VALUE")],
-                f"{key}=VALUE, without + or ~",
-            )
-        try:
-            parsed.append(parser.parse_override(text))
-        except HydraException as error:
-            raise GrowpointError(
-                f"`{text}` cannot be read",
-                [("says", (str(error).splitlines() or ["it ends too early"])[0])],
-                "quote values with special characters: 'KEY=\"VALUE\"'",
-            ) from error
-    return parsed
-
-
-def _sort(
-    parsed: Sequence[Override], search: Sequence[Path]
-) -> tuple[list[dict[str, str]], list[tuple[str, Any]], list[Axis]]:
-    """Overrides as group choices (one dict for each combination), single values, and axes."""
-    groups: dict[str, list[str]] = {}
-    values: list[tuple[str, Any]] = []
-    axes: list[Axis] = []
-    for override in parsed:
-        key = override.get_key_element()
-        options = _options(override)
-        named = all(isinstance(option, str) for option in options)
-        if key in GROUPS and named:
-            groups[key] = [known_choice(key, str(option), search) for option in options]
-        elif key == "cluster.partition" and len(options) > 1:  # one place, and no axis
-            values.append((key, ",".join(map(str, options))))
-        elif len(options) > 1:
-            axes.append(Axis(key=key, values=tuple(options)))
-        else:
-            values.append((key, options[0]))
-    combos = [
-        dict(zip(groups, picked, strict=True)) for picked in itertools.product(*groups.values())
-    ]
-    return combos, values, axes
-
-
-def _options(override: Override) -> list[Any]:
-    if not override.is_sweep_override():
-        return [override.value()]
-    try:
-        return list(override.sweep_iterator())
-    except HydraException as error:
-        raise GrowpointError(
-            f"`{override.input_line}` cannot be enumerated", [("says", error)]
-        ) from error
 
 
 def _compose(

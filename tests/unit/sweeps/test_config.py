@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import conf
-from sweeps import config, search
+from sweeps import config, overrides, search
 from sweeps.errors import GrowpointError
 from sweeps.recipe import Recipe
 from sweeps.stages import Train
@@ -22,7 +22,7 @@ def test_every_sweep_that_is_shipped_composes() -> None:
         assert config.load(name).name == name
 
 
-@pytest.mark.parametrize("group", [group for group in config.GROUPS if group != "sweep"])
+@pytest.mark.parametrize("group", [group for group in overrides.GROUPS if group != "sweep"])
 def test_every_choice_of_every_group_composes(group: str) -> None:
     needs = {
         ("data", "text"): ["data.paths=[README.md]"],

@@ -123,8 +123,7 @@ def train(
             phase.write_partial(do, loop.optimizer, loop.position, partial, stream_folder)
             ranks.first(lambda: None)
 
-        ended = _run(loop, stop, save, save_seconds, log_every_steps, ranks)
-        if ended:
+        if ended := _run(loop, stop, save, save_seconds, log_every_steps, ranks):
             lines.sync()
             phase.write(do, loop.optimizer, loop.position, target, stream_folder)
             if is_first:

@@ -38,7 +38,7 @@ class Queue:
         line = self.lines[number]
         self.lines[number] = Queued(number, state, "", line.name)
 
-    def cancel(self, ids: Iterator[str]) -> None:
+    def cancel(self, ids: Iterator[str], lines: object) -> None:
         for number in ids:
             self.set(number, "CANCELLED")
 

@@ -27,7 +27,7 @@ from tests.unit.analysis.test_recommend import QUICK
 
 LOSS = METRICS["loss"]
 SUNK = 8e12
-METRICS = ("val_loss", "accuracy", "choice_accuracy")
+COLUMNS = ("val_loss", "accuracy", "choice_accuracy")
 OPEN = Question(extra=8e12)
 
 
@@ -271,7 +271,7 @@ def test_a_notebook_needs_a_folder_and_a_name(
     with pytest.raises(GrowpointError, match="was not launched"):
         analysis.load(tmp_path, "other")
     with pytest.raises(GrowpointError, match="no metric was measured"):
-        analysis.recommend(frame.assign(**dict.fromkeys(METRICS, np.nan)), OPEN)
+        analysis.recommend(frame.assign(**dict.fromkeys(COLUMNS, np.nan)), OPEN)
     with pytest.raises(GrowpointError, match="there is no accuracy here"):
         analysis.recommend(frame.assign(accuracy=np.nan), OPEN, "accuracy")
     with pytest.raises(AttributeError, match="has no attribute 'advise'"):

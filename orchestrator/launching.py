@@ -176,8 +176,8 @@ def _launch_slurm(
 ) -> int:
     from orchestrator import slurm, slurm_check, top_up
 
-    longest_minutes = slurm_check.check(cluster, store, arguments.unattended)
     slurm_check.check_ranks(cluster, made.stages)
+    longest_minutes = slurm_check.check(cluster, store, arguments.unattended)
     if not arguments.yes and not _confirmed():
         return 1
     _ask_all(store.open(), made, request)

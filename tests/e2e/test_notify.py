@@ -10,7 +10,10 @@ import pytest
 from tests.e2e.conftest import Run
 from tests.unit.orchestrator.test_notify import Hook
 
-ONE = ["points.at=[0]", "arms=[scratch]", "budgets.at=[1e9]", "exclude=[]", "name=few"]
+ONE = ["points.at=[0]", "arms=[scratch]", "growth=[{kind: depth}]", "budgets.at=[1e9]"]
+ONE += ["exclude=[]", "name=few"]
+# More than there is to hold out, which its evaluation finds out.
+FAILS = "suite.heldout_tokens=10000000"
 
 
 @pytest.fixture
@@ -27,15 +30,11 @@ def test_failed_stuck_left_run_again_and_done(
 ) -> None:
     launch = ["launch", "demo", *small, *ONE]
     told = f"notify.url={hook.url}"
-    # A folder in the way of the stage's checkpoint: it fails, and runs when that is gone.
-    growpoint("plan", "demo", *small, *ONE, "--json", cwd=tmp_path)
-    first = growpoint(*launch, told, "suite.heldout_tokens=10000000", cwd=tmp_path, code=1)
+    first = growpoint(*launch, told, FAILS, cwd=tmp_path, code=1)
     events = [said["event"] for said in hook.told]
     assert events == ["failed", "stuck"]
     assert "secret" not in first.stdout + first.stderr
-    left = growpoint(
-        *launch, "suite.heldout_tokens=10000000", "--retry", "none", cwd=tmp_path, code=1
-    )
+    left = growpoint(*launch, FAILS, "--retry", "none", cwd=tmp_path, code=1)
     assert "1 stages failed before, and are left" in left.stderr
     assert [said["event"] for said in hook.told[2:]] == ["stuck"]
     hook.hang.clear()

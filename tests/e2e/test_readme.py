@@ -20,7 +20,7 @@ Launched = tuple[Path, "subprocess.CompletedProcess[str]"]
 
 def commands(page: Path) -> list[str]:
     """Every line of a console block that begins with `$ growpoint`."""
-    lines = "\n".join(BLOCK.findall(page.read_text())).splitlines()
+    lines = "\n".join(BLOCK.findall(page.read_text())).replace("\\\n", "").splitlines()
     return [
         line[2:].partition("  #")[0].strip() for line in lines if line.startswith("$ growpoint")
     ]

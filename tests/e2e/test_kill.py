@@ -1,5 +1,6 @@
 """Whatever dies, nothing is lost and nothing runs twice."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.e2e.conftest import Run
 from tests.slurm.matrix import tell
 
+# What stops a launch, and the code that it ends with.
+STOPS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 130}
 Launched = tuple[Path, "subprocess.CompletedProcess[str]"]
 
 
@@ -26,13 +27,15 @@ def start(words: list[str], cwd: Path, environment: dict[str, str]) -> "subproce
 
 
 def await_training(store: Path, seconds: float = 90) -> Path:
-    """Wait until some stage has saved in mid-training and is not done; its folder."""
+    """Wait until some stage has saved in mid-training, from now on, and is not done; its folder."""
+    began = time.time()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         for path in store.glob("runs/train-*/partial/at-*/manifest.json"):
             run = path.parents[2]
-            if not (run / "record.json").exists():
-                return run
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime > began and not (run / "record.json").exists():
+                    return run
         time.sleep(0.005)
     raise AssertionError("no stage was seen in mid-training")
 
@@ -58,9 +61,7 @@ def same_bits(store: Path) -> str:
     return f"{len(list(store.glob('runs/*/record.json')))} stages, same bits"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_mid_training_and_launched_again_gives_the_same_bits(
-    number: signal.Signals,
     launched: Launched,
     growpoint: Run,
     small: list[str],
@@ -68,19 +69,19 @@ def test_stopped_in_mid_training_and_launched_again_gives_the_same_bits(
     tmp_path: Path,
 ) -> None:
     words = [*small, "cluster.save_seconds=0.2"]
-    process = start(words, tmp_path, environment)
-    await_training(tmp_path)
-    process.send_signal(number)
-    code = process.wait(timeout=60)
-    assert code == (-9 if number == signal.SIGKILL else 130)
-    assert len(scores(tmp_path)) < len(scores(launched[0]))
+    for number, code in STOPS.items():
+        process = start(words, tmp_path, environment)
+        await_training(tmp_path)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == code
+        assert len(scores(tmp_path)) < len(scores(launched[0]))
     growpoint("launch", "demo", *words, cwd=tmp_path)
     assert weights(tmp_path) == weights(launched[0])
     assert scores(tmp_path) == scores(launched[0])
-    again = "its workers save and stop; `launch` again goes on"
-    if number == signal.SIGKILL:
-        again = "its workers are left without a last word; `launch` again goes on"
-    tell(f"{number.name} of a local `launch`", again, "one save interval", same_bits(tmp_path))
+    came, again = same_bits(tmp_path), "its workers save and stop; `launch` again goes on"
+    tell("SIGINT or SIGTERM of a local `launch`", again, "one step", came)
+    again = "its workers are left without a last word; `launch` again goes on"
+    tell("SIGKILL of a local `launch`", again, "one save interval", came)
 
 
 def test_a_killed_worker_is_replaced_and_its_job_goes_on(

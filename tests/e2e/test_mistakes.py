@@ -104,30 +104,36 @@ def test_a_corpus_shorter_than_a_batch(growpoint: Run, small: list[str], tmp_pat
     assert all("corpus" in stage["error"] for stage in failed)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_a_damaged_checkpoint_is_named(
-    damage: str, launched: Launched, growpoint: Run, small: list[str], tmp_path: Path
-) -> None:
-    """A checkpoint is broken, and the score that needs it runs again."""
-    store = tmp_path / "store"
-    shutil.copytree(launched[0], store)
-    plan = json.loads((store / "plans/demo/plan.json").read_text())
-    cell = next(cell for cell in plan["cells"] if cell["arm"] == "grow" and cell["point"] == 2)
-    (store / "runs" / cell["stage"] / "record.json").unlink()
-    weights = store / "runs" / cell["trained"] / "checkpoint" / "model.safetensors"
+def damaged(weights: Path, damage: str) -> None:
     content = bytearray(weights.read_bytes())
     weights.unlink()
     if damage != "remove":
         content[-1] ^= 1
         weights.write_bytes(content if damage == "flip" else content[:-100])
+
+
+def test_damaged_checkpoints_are_named(
+    launched: Launched, growpoint: Run, small: list[str], tmp_path: Path
+) -> None:
+    """Three checkpoints are broken, each in its own way; the scores that need them run again."""
+    store = tmp_path / "store"
+    shutil.copytree(launched[0], store)
+    plan = json.loads((store / "plans/demo/plan.json").read_text())
+    grown = [cell for cell in plan["cells"] if cell["arm"] == "grow"]
+    broken = dict(zip(("flip", "cut", "remove"), grown[-3:], strict=True))
+    for damage, cell in broken.items():
+        (store / "runs" / cell["stage"] / "record.json").unlink()
+        damaged(store / "runs" / cell["trained"] / "checkpoint" / "model.safetensors", damage)
     growpoint("launch", "demo", *small, cwd=store, code=1)
     status = growpoint("status", "demo", "--json", cwd=store, code=1)
     failed = [s for s in json.loads(status.stdout)["unfinished"] if s["state"] == "failed"]
-    assert [stage["stage"] for stage in failed] == [cell["stage"]]
-    assert "model.safetensors" in failed[0]["error"]
-    # The way out that the error names works.
-    line = next(line for line in failed[0]["error"].splitlines() if line.strip().startswith("help"))
-    subprocess.run(shlex.split(line.partition("help")[2].partition(",")[0]), cwd=store, check=True)
+    assert {stage["stage"] for stage in failed} == {cell["stage"] for cell in broken.values()}
+    for stage in failed:
+        assert "model.safetensors" in stage["error"]
+        # The way out that the error names works.
+        line = next(one for one in stage["error"].splitlines() if one.strip().startswith("help"))
+        remedy = shlex.split(line.partition("help")[2].partition(",")[0])
+        subprocess.run(remedy, cwd=store, check=True)
     growpoint("launch", "demo", *small, cwd=store)
     shown = json.loads(growpoint("status", "demo", "--json", cwd=store).stdout)
     assert shown["complete"]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -97,29 +96,6 @@ def test_results_are_one_row_a_cell(launched: Launched, growpoint: Run) -> None:
     assert len(lines) == len(plan["cells"]) + 1
     assert "sunk_flops" in lines[0]
     assert "accuracy_se" in lines[0]
-
-
-def test_the_learning_half_runs_to_a_report(launched: Launched, growpoint: Run) -> None:
-    store, _ = launched
-    assert json.loads(growpoint("fit", "demo", "--json", cwd=store).stdout)
-    assert (store / "plans/demo/fits.json").exists()
-    drawn = growpoint("plot", "demo", cwd=store).stdout
-    assert "sunk_vs_accuracy" in drawn
-    assert (store / "plans/demo/figures/sunk_vs_accuracy.png").stat().st_size > 10_000
-    advice = growpoint("recommend", "demo", "--extra", "2e10", cwd=store).stdout
-    assert "continue" in advice
-    growpoint("report", "demo", cwd=store)
-    assert "continue" in (store / "plans/demo/report.md").read_text()
-
-
-def test_drawing_twice_gives_the_same_bytes(launched: Launched, growpoint: Run) -> None:
-    store, _ = launched
-    folder = store / "plans/demo/figures"
-    growpoint("plot", "demo", cwd=store)
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    shutil.rmtree(folder)
-    growpoint("plot", "demo", cwd=store)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
 def test_growing_by_hand(launched: Launched, growpoint: Run, tmp_path: Path) -> None:

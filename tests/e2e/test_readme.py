@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -73,9 +74,30 @@ TOUR = [
 ]
 
 
+# What a line of the tour leaves behind, of the sweep's own.
+LEAVES = {"fit": "fits.json", "plot": "figures/sunk_vs_accuracy.png", "report": "report.html"}
+
+
 @pytest.mark.parametrize("line", TOUR)
 def test_the_tour_runs(line: str, launched: Launched, growpoint: Run) -> None:
-    assert growpoint(*shlex.split(line)[1:], cwd=launched[0]).stdout
+    plan = launched[0] / "plans" / "demo"
+    said = growpoint(*shlex.split(line)[1:], cwd=launched[0]).stdout
+    command = shlex.split(line)[1]
+    assert said
+    if command in LEAVES:
+        assert (plan / LEAVES[command]).stat().st_size > 2000
+    if command == "report":
+        assert "continue" in (plan / "report.md").read_text()
+
+
+def test_drawing_again_gives_the_same_bytes(launched: Launched, growpoint: Run) -> None:
+    folder = launched[0] / "plans/demo/figures"
+    if not folder.exists():
+        growpoint("plot", "demo", cwd=launched[0])
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    assert "sunk_vs_accuracy" in growpoint("plot", "demo", cwd=launched[0]).stdout
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ class HeadLoss:
     making costs a third of the head's FLOPs.
     """
 
-    def __init__(self, model: PreTrainedModel, logits: int = LOGITS) -> None:
-        self._model, self._logits = model, logits
+    def __init__(self, model: PreTrainedModel, logits: int | None = None) -> None:
+        self._model, self._logits = model, logits or LOGITS
         taken = inspect.signature(model.forward).parameters
         self._more = {"output_router_logits": True} if "output_router_logits" in taken else {}
         # A network that is its own base shows no states before the head.

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed import HashStore
 
-from orchestrator import checkpoint, loop, models, ranks, train
+from orchestrator import checkpoint, models, phase, ranks, train
+from orchestrator.computing import Computing
 from orchestrator.grow import grow
 from orchestrator.moments import Carried, Growth
 from orchestrator.ranks import EndedError, LostError, Ranks
@@ -61,17 +62,16 @@ class Place:
 
     def alone(self, do: Train, name: str, rows: int, **more: Any) -> train.Outcome:
         """Train in this process, `rows` sequences in a forward and backward pass."""
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(loop, "MICRO_BATCH_TOKENS", rows * RECIPE.sequence_tokens)
-            return train.train(
-                do,
-                target=self.folder / name,
-                partial=self.folder / f"{name}.partial",
-                stream_folder=self.tokens,
-                metrics=self.folder / f"{name}.jsonl",
-                log_every_steps=1,
-                **{"source": self.folder / "init", **more},
-            )
+        return train.train(
+            do,
+            target=self.folder / name,
+            partial=self.folder / f"{name}.partial",
+            stream_folder=self.tokens,
+            metrics=self.folder / f"{name}.jsonl",
+            log_every_steps=1,
+            how=Computing(micro_batch_tokens=rows * RECIPE.sequence_tokens),
+            **{"source": self.folder / "init", **more},
+        )
 
     def both(self, do: Train, name: str, rows: int, **more: Any) -> list[dict[str, Any]]:
         """Train in the two processes; what both say."""
@@ -166,6 +166,16 @@ def test_a_phase_goes_on_with_another_number_of_ranks(place: Place) -> None:
     place.alone(do, "uncut", rows=2)
     place.require_same("cut", "uncut")
     assert [said["finished"] for said in place.both(do, "cut", rows=2)] == [True, True]
+
+
+def test_a_batch_that_is_no_number_on_one_rank_is_skipped_by_all(place: Place) -> None:
+    at = 5 * RECIPE.batch_tokens
+    assert not place.both(place.do(8), "skips", rows=2, stop=(3, NEVER))[0]["finished"]
+    for said in place.both(place.do(8), "skips", rows=2, broken=[at]):
+        assert (said["finished"], said["skipped_tokens_at"]) == (True, [at])
+    phase.skip(place.folder / "skip.partial", at)
+    place.alone(place.do(8), "skip", rows=2)
+    place.require_same("skips", "skip")
 
 
 def test_moments_are_carried_through_growth(place: Place) -> None:

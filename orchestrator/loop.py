@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from orchestrator import models, packing, sharding
+from orchestrator import computing, models, packing, sharding
 from orchestrator.computing import PLAIN, Computing
 from orchestrator.head_loss import HeadLoss, Losses
 from orchestrator.loads import Loads, balance
@@ -78,7 +79,11 @@ class Loop:
         elif carried:
             self.optimizer.carry(carried)
         self._head_loss = HeadLoss(self.optimizer.compute)
+        # Before layers are compiled, and apart from what the router's choices are counted in.
+        most = max(batch.tokens for batch in self.recipe.batches.stretches)
+        self._head_loss.prepare(min(most, how.micro_batch_tokens))
         self._loads = Loads(self.optimizer.compute)
+        computing.prepare(self.optimizer.compute, how)
         self._waiting: list[_Seen] = []
         # On a GPU the numbers of several steps are fetched at once, before anything is said or
         # saved: each fetch waits for the GPU to finish.
@@ -96,6 +101,16 @@ class Loop:
     def ended(self) -> bool:
         """Whether the phase is at its end."""
         return self.position.tokens >= self._all
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+        return self._how.device
+
+    @property
+    def experts(self) -> str:
+        """What computes the experts."""
+        return models.experts_kernel(self.optimizer.compute)
 
     @property
     def speed(self) -> float | None:
@@ -137,7 +152,9 @@ class Loop:
         """
         losses, routers = [], []
         for part, weight in mine.weighted(rows):
-            loss, router = self._losses(part)
+            # What is repeated for company counts for nothing, and so do its choices.
+            with self._loads.counted() if weight else nullcontext():
+                loss, router = self._losses(part)
             whole = loss if router is None else loss + self.recipe.router_loss * router
             (whole * weight).backward()
             self.optimizer.collect()
@@ -186,7 +203,7 @@ class Loop:
             "router_loss": None if router is None else router / unsaid.steps,
             "lr": seen.lr,
             "grad_norm": numbers.norm,
-            **balance(self._loads.counts()),
+            **balance(self._counts()),
             "seconds": round(self.position.seconds, 3),
             "tokens_per_second": _per_second(self._said, self.position.tokens),
         }
@@ -194,6 +211,11 @@ class Loop:
         self.position = replace(self.position, unsaid=Interval())
         for say in self.says:
             say(line)
+
+    def _counts(self) -> Tensor | None:
+        """[layers, experts] tokens of the last step, means over ranks: each counts its rows."""
+        counts = self._loads.counts()
+        return None if counts is None else self._ranks.mean(counts.double())
 
 
 class _Seen(NamedTuple):

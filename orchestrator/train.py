@@ -34,7 +34,8 @@ class Outcome:
 
     `repeated_share` is the share of the phase's tokens that its lineage had read before; `ranks`
     are the processes that trained at last, and `memory_bytes` the most that the first one held.
-    `skipped_tokens_at` says after how many tokens a batch was read over, being no number.
+    `experts` is the kernel that computed them, on `device` in `precision`; None where nothing had
+    to be trained. `skipped_tokens_at`: after how many tokens a batch was no number, and skipped.
     """
 
     finished: bool
@@ -49,6 +50,9 @@ class Outcome:
     memory_bytes: int
     ranks: int
     ranks_per_node: int
+    device: str | None
+    precision: str | None
+    experts: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data, for the record."""
@@ -133,9 +137,9 @@ def train(
     )
     is_done, start = ranks.first(this.begin, tuple[bool, Position])
     if is_done:
-        return _outcome(True, start, start, None, repeated, ranks)
-    ended, position, speed = _skipping_once(this, start)
-    return _outcome(ended, position, start, speed, repeated, ranks)
+        return _outcome(True, start, start, repeated, ranks)
+    ended, loop = _skipping_once(this, start)
+    return _outcome(ended, loop.position, start, repeated, ranks, loop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +173,8 @@ class _Phase:
         phase.skip(self.partial, tokens)
         return phase.beginning(self.do, self.partial, self.resume)
 
-    def attempt(self, start: Position) -> tuple[bool, Position, float | None]:
-        """Train from `start`: whether the phase ended, where, and tokens a second."""
+    def attempt(self, start: Position) -> tuple[bool, Loop]:
+        """Train from `start`: whether the phase ended, and what it came to."""
         with contextlib.closing(Metrics(self.metrics, start.tokens)) as lines:
             loop = self._loop(start)
             loop.says = [lines, self.log] if self.log else [lines]
@@ -188,7 +192,7 @@ class _Phase:
                 phase.write(self.do, state, at, self.target, self.stream_folder)
                 if self.ranks.is_first:
                     shutil.rmtree(self.partial, ignore_errors=True)
-            return ended, loop.position, loop.speed
+            return ended, loop
 
     def _loop(self, start: Position) -> Loop:
         return Loop(
@@ -213,14 +217,14 @@ class _Phase:
             if is_due:
                 save()
                 saved = time.monotonic()
-            with holding_a_pass(loop.recipe, self.how.micro_batch_tokens):
+            with holding_a_pass(loop.recipe, self.how):
                 loop.step()
             if loop.steps % self.log_every_steps == 0 or loop.ended:
                 loop.say()
         return True
 
 
-def _skipping_once(this: _Phase, start: Position) -> tuple[bool, Position, float | None]:
+def _skipping_once(this: _Phase, start: Position) -> tuple[bool, Loop]:
     """Attempt a phase, and once more without the first batch that is no number."""
     try:
         return this.attempt(start)
@@ -257,16 +261,16 @@ def _outcome(
     ended: bool,
     position: Position,
     start: Position,
-    speed: float | None,
     repeated: float,
     ranks: Ranks,
+    loop: Loop | None = None,
 ) -> Outcome:
     return Outcome(
         finished=ended,
         tokens=position.tokens,
         loss=position.loss,
         train_seconds=position.seconds,
-        tokens_per_second=speed,
+        tokens_per_second=loop.speed if loop else None,
         resumed_tokens=start.tokens,
         resumed_from=str(start.folder) if start.folder else None,
         repeated_share=repeated,
@@ -274,7 +278,14 @@ def _outcome(
         memory_bytes=_memory_bytes(),
         ranks=ranks.world,
         ranks_per_node=ranks.in_node,
+        device=_device_name(loop.device) if loop else None,
+        precision=loop.recipe.precision if loop else None,
+        experts=loop.experts if loop else None,
     )
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _memory_bytes() -> int:

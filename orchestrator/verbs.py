@@ -123,6 +123,7 @@ def _phase(
             device=train.device(),
             threads=work.circumstance.threads,
             micro_batch_tokens=work.circumstance.micro_batch_tokens or memory.MICRO_BATCH_TOKENS,
+            activation_checkpointing=work.circumstance.activation_checkpointing,
         ),
         ranks=ranks,
     )

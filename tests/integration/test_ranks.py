@@ -90,7 +90,8 @@ class Place:
         assert configs[0] == configs[1]
         for key in ("step", "tokens", "lr", "loss", "router_loss", "grad_norm"):
             curves = [[line[key] for line in self.lines(name)] for name in (one, other)]
-            assert curves[0] == pytest.approx(curves[1], rel=tolerance)
+            if curves[0] != curves[1]:  # both may be null
+                assert curves[0] == pytest.approx(curves[1], rel=tolerance)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(s) for s in (self.folder / f"{name}.jsonl").read_text().splitlines()]
@@ -149,6 +150,35 @@ def test_tied_weights_and_those_that_only_loading_makes_learnable(
     place.both(place.do(2), f"{name}-two", rows=2, source=network)
     place.alone(place.do(2), f"{name}-one", rows=2, source=network)
     place.require_same(f"{name}-two", f"{name}-one")
+
+
+# deepseek_v3 has no router's loss, so that nothing of its last outputs is learnt from.
+@pytest.mark.parametrize(("family", "tied"), [("olmoe", True), ("deepseek_v3", False)])
+def test_pieces_of_the_head_and_what_is_made_again(family: str, tied: bool, place: Place) -> None:
+    """Seven tokens of each pass of 32 at once; held against whole logits that are kept."""
+    name = f"pieces-{family}-{tied}"
+    network = saved(tiny(family, vocabulary=300, tied=tied), place.folder / name)
+    do, more = place.do(4), {"source": network}
+    place.both(do, f"{name}-two", 2, logits=7 * 300, **more)
+    forgets = {"activation_checkpointing": True}
+    place.both(do, f"{name}-again", 2, logits=7 * 300, how=forgets, **more)
+    place.alone(do, f"{name}-one", rows=2, **more)
+    place.require_same(f"{name}-two", f"{name}-one")
+    place.require_same(f"{name}-again", f"{name}-one")
+
+
+def test_loads_are_those_of_the_whole_batch(place: Place) -> None:
+    """Also where a rank repeats a pass for company: 3 passes on 2 ranks."""
+    for rows, batch in ((2, 4), (1, 3)):
+        do = place.do(4, batch_sequences=batch)
+        place.both(do, f"loads{batch}-two", rows=rows)
+        place.alone(do, f"loads{batch}-one", rows=rows)
+        for key in ("expert_load", "idle_experts"):
+            said = [
+                [line[key] for line in place.lines(f"loads{batch}-{n}")] for n in ("two", "one")
+            ]
+            assert said[0] == said[1]
+            assert None not in said[0]
 
 
 def test_a_phase_goes_on_with_another_number_of_ranks(place: Place) -> None:

@@ -558,7 +558,9 @@ def test_a_pass_beyond_memory_says_what_to_lower(
     place.train(do, "run", stop=after(2))
     with pytest.raises(GrowpointError, match="a pass of training does not fit") as error:
         place.train(do, "run")
-    assert error.value.help == "cluster.micro_batch_tokens=32, and launch again"
+    assert error.value.help == (
+        "cluster.micro_batch_tokens=32 or cluster.activation_checkpointing=true, and launch again"
+    )
     assert dict(error.value.evidence)["at once"] == "64 tokens in rows of up to 16"
     assert "GPU 0" not in dict(error.value.evidence)["says"]
     # What was saved stays, and is gone on from.
@@ -572,6 +574,11 @@ def test_memory_that_one_sequence_exceeds(place: Place, monkeypatch: pytest.Monk
     monkeypatch.setattr(Loop, "_losses", losses)
     with pytest.raises(GrowpointError, match="a pass of training") as error:
         place.train(place.do(2), "run", how=Computing(micro_batch_tokens=20))
+    assert error.value.help == "cluster.activation_checkpointing=true, and launch again"
+    with pytest.raises(GrowpointError, match="a pass of training") as error:
+        place.train(
+            place.do(2), "run", how=Computing(micro_batch_tokens=20, activation_checkpointing=True)
+        )
     assert "one sequence alone is too much" in error.value.help
     monkeypatch.setattr(models, "load", losses)
     with pytest.raises(GrowpointError, match="the network and its optimizer's state do not fit"):

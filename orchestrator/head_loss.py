@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -32,20 +33,30 @@ class HeadLoss:
     making costs a third of the head's FLOPs.
     """
 
-    def __init__(self, model: PreTrainedModel, logits: int = LOGITS) -> None:
-        self._model, self._logits = model, logits
+    def __init__(self, model: PreTrainedModel, logits: int | None = None) -> None:
+        self._model, self._logits = model, logits or LOGITS
         taken = inspect.signature(model.forward).parameters
         self._more = {"output_router_logits": True} if "output_router_logits" in taken else {}
         # A network that is its own base shows no states before the head.
         can = "logits_to_keep" in taken and model.base_model is not model
         self._plain: bool | None = None if can else False
 
+    def prepare(self, tokens: int) -> None:
+        """Find out what passes of so many tokens need; else the first of them does."""
+        if self._is_much(tokens):
+            device = next(self._model.parameters()).device
+            self._splits(torch.arange(9, device=device)[None] % int(self._model.config.vocab_size))
+            if isinstance(self._model, FSDPModule):
+                # A forward pass alone leaves the outermost weights put together.
+                self._model.reshard()
+
+    def _is_much(self, tokens: int) -> bool:
+        return tokens * int(self._model.config.vocab_size) > self._logits
+
     def __call__(self, rows: Tensor, **more: Tensor) -> Losses:
         """Losses of one forward pass, which is given `more` as it is."""
         inputs, labels = rows[:, :-1], rows[:, 1:]
-        if labels.numel() * int(self._model.config.vocab_size) > self._logits and self._splits(
-            rows
-        ):
+        if self._is_much(labels.numel()) and self._splits(rows):
             hidden, came = self._last_hidden(inputs, **more)
             return Losses(self._pieces(hidden, labels), _router(came))
         came = self._forward(inputs, **more)

@@ -1,10 +1,15 @@
 """How evenly the router spreads tokens over experts, counted where it hands them out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+# Of the module of a layer's experts: so that a compiled layer asks for no module by its identity,
+# and equal layers are compiled once.
+SEEN = "_growpoint_tokens_seen"
 
 
 class Loads:
@@ -16,31 +21,45 @@ class Loads:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._counts: dict[nn.Module, Tensor] = {}
-        self._layers = [module for module in model.modules() if _is_experts(module)]
-        for module in self._layers:
-            module.register_forward_pre_hook(self._count)
+        self._seen: list[Tensor] = []
+        experts: list[Any] = [module for module in model.modules() if _is_experts(module)]
+        for module in experts:
+            device = next(module.parameters()).device
+            seen = torch.zeros(module.num_experts, dtype=torch.int64, device=device)
+            setattr(module, SEEN, seen)
+            module.register_forward_pre_hook(_count)
+            self._seen.append(seen)
+        self._counts = [torch.zeros_like(seen) for seen in self._seen]
 
     def clear(self) -> None:
         """Forget what was counted."""
-        self._counts.clear()
+        for found in self._counts:
+            found.zero_()
 
-    @torch.no_grad()
-    def _count(self, module: Any, arguments: Sequence[Any]) -> None:
-        # (hidden [T, H], chosen experts [T, k], their weights [T, k])
-        if len(arguments) < 2:
-            return
-        chosen = arguments[1].reshape(-1)
-        # Not bincount, which makes a GPU wait.
-        found = chosen.new_zeros(module.num_experts)
-        found.scatter_add_(0, chosen.clamp(0, module.num_experts - 1), torch.ones_like(chosen))
-        before = self._counts.get(module)
-        self._counts[module] = found if before is None else before + found
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """A forward pass that counts; others do not, as those that a backward pass repeats."""
+        for seen in self._seen:
+            seen.zero_()
+        yield
+        for found, seen in zip(self._counts, self._seen, strict=True):
+            found.add_(seen)
 
     def counts(self) -> Tensor | None:
         """[layers, experts] tokens; None if nothing was seen."""
-        found = [self._counts[module] for module in self._layers if module in self._counts]
+        found = [counts for counts in self._counts if bool(counts.any())]
         return torch.stack(found) if found else None
+
+
+@torch.no_grad()
+def _count(module: Any, arguments: Sequence[Any]) -> None:
+    # (hidden [T, H], chosen experts [T, k], their weights [T, k])
+    if len(arguments) < 2:
+        return
+    chosen = arguments[1].reshape(-1)
+    seen = getattr(module, SEEN)
+    # Not bincount, which makes a GPU wait.
+    seen.scatter_add_(0, chosen.clamp(0, module.num_experts - 1), torch.ones_like(chosen))
 
 
 def _is_experts(module: Any) -> bool:

@@ -16,7 +16,7 @@ from orchestrator import claim, notify
 from orchestrator.gpus import slots
 from orchestrator.progress import Snapshot, failed, snapshot
 from orchestrator.store import Store, read_json
-from orchestrator.work import MICRO_BATCH_VARIABLE
+from orchestrator.work import exported
 from sweeps.cluster import Local
 from sweeps.errors import GrowpointError
 
@@ -188,8 +188,7 @@ class Pool:
     def _environment(self, gpu: str | None) -> dict[str, str]:
         threads = str(self.cluster.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-        if self.cluster.micro_batch_tokens:
-            environment[MICRO_BATCH_VARIABLE] = str(self.cluster.micro_batch_tokens)
+        environment |= exported(self.cluster)
         # Without a GPU of its own a worker must see none: all would pile up on the first one.
         return {**environment, "CUDA_VISIBLE_DEVICES": gpu or ""}
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from orchestrator import models, packing, sharding
+from orchestrator import computing, models, packing, sharding
+from orchestrator.computing import PLAIN, Computing
 from orchestrator.head_loss import HeadLoss, Losses
 from orchestrator.loads import Loads, balance
-from orchestrator.memory import MICRO_BATCH_TOKENS, holding_the_state
+from orchestrator.memory import holding_the_state
 from orchestrator.moments import Carried
 from orchestrator.optimizer import Optimizer
 from orchestrator.phase import Interval, Position
@@ -28,7 +30,9 @@ Log = Callable[[dict[str, Any]], None]
 
 
 class Diverged(GrowpointError):  # noqa: N818 - it says what happened
-    """The loss or the gradient is no longer a number."""
+    """The loss or the gradient of the batch after so many `tokens` is not a number."""
+
+    tokens = 0
 
 
 class Loop:
@@ -44,26 +48,25 @@ class Loop:
         folder: Path,
         start: Position,
         stream: Stream,
-        device: str,
         carried: Carried | None = None,
-        micro_batch_tokens: int = MICRO_BATCH_TOKENS,
+        how: Computing = PLAIN,
         ranks: Ranks = ALONE,
     ) -> None:
         assert isinstance(do.recipe, Recipe)
         self.recipe = do.recipe
-        self.at_once = micro_batch_tokens
+        self._how = how
         self.position = start
         self.says: list[Log] = []
         self._all = do.tokens
         self._end = do.tokens if do.ends else math.inf
-        self._stream, self._device, self._first = stream, device, start
+        self._stream, self._first = stream, start
         self._ranks = ranks
         for batch in self.recipe.batches.stretches:
             require_rows(batch.sequences, ranks.world)
         model = (
-            models.load(folder, device)
+            models.load(folder, how.device)
             if ranks.world == 1
-            else sharding.load(folder, device, self.recipe.precision, ranks)
+            else sharding.load(folder, how.device, self.recipe.precision, ranks)
         )
         self._document_end = stream.end_of_document if do.recipe.document_masks else None
         if self._document_end is not None:
@@ -76,9 +79,17 @@ class Loop:
         elif carried:
             self.optimizer.carry(carried)
         self._head_loss = HeadLoss(self.optimizer.compute)
+        # Before layers are compiled, and apart from what the router's choices are counted in.
+        most = max(batch.tokens for batch in self.recipe.batches.stretches)
+        self._head_loss.prepare(min(most, how.micro_batch_tokens))
         self._loads = Loads(self.optimizer.compute)
+        computing.prepare(self.optimizer.compute, how)
         self._waiting: list[_Seen] = []
-        self._last: tuple[_Seen, _Numbers]
+        # On a GPU the numbers of several steps are fetched at once, before anything is said or
+        # saved: each fetch waits for the GPU to finish.
+        self._is_late = torch.device(how.device).type != "cpu"
+        # Of the step before, unless its batch was skipped.
+        self._last: tuple[_Seen, _Numbers] | None = None
         self._began = self._said = (time.perf_counter(), start.tokens)
 
     @property
@@ -92,6 +103,16 @@ class Loop:
         return self.position.tokens >= self._all
 
     @property
+    def device(self) -> str:
+        """Where it computes."""
+        return self._how.device
+
+    @property
+    def experts(self) -> str:
+        """What computes the experts."""
+        return models.experts_kernel(self.optimizer.compute)
+
+    @property
     def speed(self) -> float | None:
         """Tokens per second since the loop began."""
         return _per_second(self._began, self.position.tokens)
@@ -100,18 +121,29 @@ class Loop:
         """One batch: forward, backward, clip, update."""
         tokens = self.position.tokens
         batch, length = self.recipe.batches.at(tokens), self.recipe.sequence_tokens
-        mine = share(batch.sequences, self.at_once // length, self._ranks.rank, self._ranks.world)
+        if tokens in self.position.skipped:
+            return self._skip(batch.tokens)
+        most, ranks = self._how.micro_batch_tokens // length, self._ranks
+        mine = share(batch.sequences, most, ranks.rank, ranks.world)
         whole = self._stream.batch(tokens + mine.first * length, mine.count)
         rows = torch.from_numpy(cut(whole, batch.row_tokens))
         self._loads.clear()
-        loss, router = self._backward(mine, rows.to(self._device, non_blocking=True))
+        loss, router = self._backward(mine, rows.to(self._how.device, non_blocking=True))
         norm = self.optimizer.clip()
         lr = self.recipe.lr_at(tokens, self._end)
         self._waiting.append(_Seen(self.steps + 1, tokens, lr, loss, router, norm))
-        if norm.device.type == "cpu":
+        if not self._is_late:
             self.settle()
         self.optimizer.step(lr)
         self.position = replace(self.position, tokens=tokens + batch.tokens)
+        return None
+
+    def _skip(self, tokens: int) -> None:
+        """Read over a batch of so many tokens."""
+        self.settle()
+        self._last = None
+        self.optimizer.skip()
+        self.position = replace(self.position, tokens=self.position.tokens + tokens)
 
     def _backward(self, mine: Share, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gradients of one batch, of which this rank has [B, T + 1] tokens; the mean losses.
@@ -120,7 +152,9 @@ class Loop:
         """
         losses, routers = [], []
         for part, weight in mine.weighted(rows):
-            loss, router = self._losses(part)
+            # What is repeated for company counts for nothing, and so do its choices.
+            with self._loads.counted() if weight else nullcontext():
+                loss, router = self._losses(part)
             whole = loss if router is None else loss + self.recipe.router_loss * router
             (whole * weight).backward()
             self.optimizer.collect()
@@ -140,12 +174,10 @@ class Loop:
 
         Raises Diverged for a step whose loss or gradient is no number.
         """
-        # On a GPU the numbers of several steps are fetched at once, before anything is said or
-        # saved: each fetch waits for the GPU to finish.
         fetched = _numbers(self._waiting, self._ranks)
         for seen, numbers in zip(self._waiting, fetched, strict=True):
             if not all(map(math.isfinite, numbers)):
-                raise _diverged(seen, numbers)
+                raise _diverged(seen, numbers, self.position.skipped)
             loss, router = numbers.loss, None if seen.router is None else numbers.router
             unsaid = self.position.unsaid.plus(loss, router)
             self.position = replace(self.position, loss=loss, unsaid=unsaid)
@@ -155,8 +187,13 @@ class Loop:
         self.position = replace(self.position, seconds=seconds)
 
     def say(self) -> None:
-        """Log the steps since the last line: their mean losses, the last one's rate and norm."""
+        """Log the steps since the last line: their mean losses, the last one's rate and norm.
+
+        After a batch that was skipped nothing is said; the next line has its steps as well.
+        """
         self.settle()
+        if self._last is None:
+            return
         (seen, numbers), unsaid = self._last, self.position.unsaid
         router = unsaid.router_loss
         line = {
@@ -166,7 +203,7 @@ class Loop:
             "router_loss": None if router is None else router / unsaid.steps,
             "lr": seen.lr,
             "grad_norm": numbers.norm,
-            **balance(self._loads.counts()),
+            **balance(self._counts()),
             "seconds": round(self.position.seconds, 3),
             "tokens_per_second": _per_second(self._said, self.position.tokens),
         }
@@ -174,6 +211,11 @@ class Loop:
         self.position = replace(self.position, unsaid=Interval())
         for say in self.says:
             say(line)
+
+    def _counts(self) -> Tensor | None:
+        """[layers, experts] tokens of the last step, means over ranks: each counts its rows."""
+        counts = self._loads.counts()
+        return None if counts is None else self._ranks.mean(counts.double())
 
 
 class _Seen(NamedTuple):
@@ -212,14 +254,18 @@ def _per_second(since: tuple[float, int], tokens: int) -> float | None:
     return round((tokens - before) / seconds, 1) if tokens > before and seconds > 0 else None
 
 
-def _diverged(seen: _Seen, numbers: _Numbers) -> Diverged:
-    return Diverged(
+def _diverged(seen: _Seen, numbers: _Numbers, skipped: Sequence[int]) -> Diverged:
+    before = [("skipped before", f"the batch at {tokens} tokens") for tokens in skipped]
+    error = Diverged(
         f"training diverged at step {seen.step}",
         [
             ("tokens", seen.tokens),
             ("lr", f"{seen.lr:.3g}"),
             ("loss", f"{numbers.loss:.4g}"),
             ("gradient", f"{numbers.norm:.4g}"),
+            *before,
         ],
         "lower recipe.lr, or lengthen recipe.warmup_tokens",
     )
+    error.tokens = seen.tokens
+    return error

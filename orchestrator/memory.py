@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 
 from sweeps.errors import GrowpointError
 from sweeps.recipe import Recipe
+
+if TYPE_CHECKING:
+    from orchestrator.computing import Computing
 
 # Of one forward and backward pass, unless the cluster says otherwise; longer batches are summed up
 # from several. More tokens keep a GPU busier, but logits of a 50k vocabulary take 200 kB a token.
@@ -31,7 +35,7 @@ def holding_the_state() -> Iterator[None]:
 
 
 @contextmanager
-def holding_a_pass(recipe: Recipe, micro_batch_tokens: int) -> Iterator[None]:
+def holding_a_pass(recipe: Recipe, how: "Computing") -> Iterator[None]:
     """Raises GrowpointError where a forward and backward pass does not fit into memory."""
     try:
         yield
@@ -40,15 +44,21 @@ def holding_a_pass(recipe: Recipe, micro_batch_tokens: int) -> Iterator[None]:
             raise
         length = recipe.sequence_tokens
         most = max(step.tokens for step in recipe.batches.stretches)
-        at_once = max(length, min(most, micro_batch_tokens) // length * length)
+        at_once = max(length, min(most, how.micro_batch_tokens) // length * length)
         fewer = max(1, at_once // length // 2) * length
         raise GrowpointError(
             "a pass of training does not fit into memory",
             [("at once", f"{at_once} tokens in rows of up to {length}"), ("says", _says(error))],
-            f"cluster.micro_batch_tokens={fewer}, and launch again"
-            if fewer < at_once
-            else "a GPU with more memory (cluster.gpu_type): one sequence alone is too much",
+            _fewer(at_once, fewer, how),
         ) from None
+
+
+def _fewer(at_once: int, fewer: int, how: "Computing") -> str:
+    knobs = [f"cluster.micro_batch_tokens={fewer}"] if fewer < at_once else []
+    knobs += [] if how.activation_checkpointing else ["cluster.activation_checkpointing=true"]
+    if knobs:
+        return f"{' or '.join(knobs)}, and launch again"
+    return "a GPU with more memory (cluster.gpu_type): one sequence alone is too much"
 
 
 def _is_short(error: Exception) -> bool:

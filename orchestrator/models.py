@@ -136,6 +136,13 @@ def choose_experts(model: PreTrainedModel, device: str) -> None:
         logger.info("experts run as the architecture has them: %s", error)
 
 
+def experts_kernel(model: PreTrainedModel) -> str:
+    """What computes the experts: `sorted`, `grouped_mm`, or `the architecture's own`."""
+    name = getattr(model.config, "_experts_implementation", None)
+    known = {experts.NAME: "sorted", "grouped_mm": "grouped_mm"}
+    return known.get(str(name), "the architecture's own")
+
+
 def hollow(folder: Path) -> PreTrainedModel:
     """The network in a checkpoint folder without its numbers: all tensors are on `meta`."""
     with _quiet(), torch.device("meta"):

@@ -80,6 +80,11 @@ class Optimizer:
         if self.compute is not self.model:
             torch._foreach_copy_(self._working, self._masters)
 
+    def skip(self) -> None:
+        """Count an update that is not made, so that the count follows from the position alone."""
+        for weight in self._masters:
+            self._adamw.state[weight]["step"] += 1
+
     def save(self, folder: Path | None) -> None:
         """Write the moments as `exp_avg.NAME` and `exp_avg_sq.NAME`.
 

@@ -6,19 +6,21 @@ import os
 import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from orchestrator import checkpoint, models, moments
 from orchestrator.optimizer import Optimizer
-from orchestrator.store import unwritable, write_atomic
+from orchestrator.store import read_json, unwritable, write_atomic, write_json
 from sweeps.errors import GrowpointError
 from sweeps.schema import asked
 from sweeps.stages import Train
 
 logger = logging.getLogger(__name__)
 FILE = "training.json"
+# In `partial`, from the rewinding until a checkpoint knows of it.
+SKIPPED = "skipped.json"
 FORMAT = 1
 
 
@@ -40,7 +42,8 @@ class Interval:
 class Position:
     """How far a phase is: trained tokens, seconds they took, loss of the last step.
 
-    `unsaid` is what the next line of metrics.jsonl has to cover besides the steps to come.
+    `unsaid` is what the next line of metrics.jsonl has to cover besides the steps to come;
+    `skipped` says after how many tokens a batch was, or is to be, read over without an update.
     """
 
     tokens: int = 0
@@ -48,6 +51,29 @@ class Position:
     loss: float | None = None
     folder: Path | None = None
     unsaid: Interval = Interval()
+    skipped: tuple[int, ...] = ()
+
+
+def beginning(do: Train, partial: Path, resume: Iterable[Path] = ()) -> Position:
+    """Where a phase goes on: the furthest whole checkpoint, and what is to be skipped after it."""
+    at = furthest(do, (*resume, partial))
+    noted = _noted(partial)
+    # What lies behind a checkpoint it knows best: another sweep may have been spared the skip.
+    if at.skipped or noted is None or noted < at.tokens:
+        return at
+    return replace(at, skipped=(noted,))
+
+
+def skip(partial: Path, tokens: int) -> None:
+    """Note that the batch after so many tokens is to be read over, whatever ends this process."""
+    write_json(partial / SKIPPED, {"tokens": tokens})
+
+
+def _noted(partial: Path) -> int | None:
+    try:
+        return int((read_json(partial / SKIPPED) or {})["tokens"])
+    except (KeyError, TypeError, ValueError, GrowpointError):
+        return None
 
 
 def furthest(do: Train, candidates: Iterable[Path]) -> Position:
@@ -88,7 +114,9 @@ def _position(do: Train, folder: Path) -> Position:
 
 def _of(said: dict[str, Any], folder: Path) -> Position:
     unsaid = Interval(**said.get("unsaid", {}))
-    return Position(int(said["tokens"]), float(said["seconds"]), said["loss"], folder, unsaid)
+    skipped = tuple(map(int, said.get("skipped_tokens_at", ())))
+    clock = float(said["seconds"])
+    return Position(int(said["tokens"]), clock, said["loss"], folder, unsaid, skipped)
 
 
 def _passes(do: Train, other: dict[str, Any], tokens: int) -> bool:
@@ -124,6 +152,7 @@ def write(do: Train, state: Optimizer, position: Position, folder: Path, tokeniz
         "seconds": position.seconds,
         "loss": position.loss,
         "unsaid": asdict(position.unsaid),
+        "skipped_tokens_at": position.skipped,
     }
     has_moments = not (do.ends and position.tokens == do.tokens)
     if not state.ranks.is_first:
@@ -150,7 +179,7 @@ def write_partial(
     if state.ranks.is_first and folder.exists():
         shutil.rmtree(folder)
     write(do, state, position, folder, tokenizer)
-    for other in partial.iterdir() if state.ranks.is_first else ():
+    for other in partial.glob("at-*") if state.ranks.is_first else ():
         if other != folder:
             shutil.rmtree(other, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from orchestrator.ledger import Batch, Ledger
 from orchestrator.slurm_job import run
 from orchestrator.slurm_queue import Queued
 from orchestrator.store import Store
-from orchestrator.work import MICRO_BATCH_VARIABLE
+from orchestrator.work import exported
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
 
@@ -212,11 +212,7 @@ def _environment(cluster: Slurm) -> list[str]:
         "export TOKENIZERS_PARALLELISM=false",
         # srun hands this environment on, also where sbatch was told to export none of the caller's.
         "export SLURM_EXPORT_ENV=ALL",
-        *(
-            [f"export {MICRO_BATCH_VARIABLE}={cluster.micro_batch_tokens}"]
-            if cluster.micro_batch_tokens
-            else []
-        ),
+        *(f"export {name}={value}" for name, value in exported(cluster).items()),
     ]
 
 

@@ -103,7 +103,7 @@ def take_part(work: Work, stage: Stage) -> None:
 def _phase(
     work: Work, stage: Stage, do: Train, source: Path, corpus: Path, log: "Log | None" = None
 ) -> dict[str, Any] | None:
-    from orchestrator import health, train
+    from orchestrator import computing, health, memory, train
 
     run, ranks = work.store.run(stage.id), work.circumstance.ranks
     came = train.train(
@@ -119,9 +119,12 @@ def _phase(
         trunk_tokens=cost.trained_tokens(stage.after) if stage.after else 0,
         stop=work.stop,
         save_seconds=work.circumstance.save_seconds,
-        threads=work.circumstance.threads,
-        micro_batch_tokens=work.circumstance.micro_batch_tokens,
-        device=train.device(),
+        how=computing.Computing(
+            device=train.device(),
+            threads=work.circumstance.threads,
+            micro_batch_tokens=work.circumstance.micro_batch_tokens or memory.MICRO_BATCH_TOKENS,
+            activation_checkpointing=work.circumstance.activation_checkpointing,
+        ),
         ranks=ranks,
     )
     if not came.finished or not ranks.is_first:

@@ -8,14 +8,29 @@ from typing import Any
 
 from orchestrator.ranks import ALONE, Ranks
 from orchestrator.store import Store
+from sweeps.cluster import Cluster
 
 MICRO_BATCH_VARIABLE = "GROWPOINT_MICRO_BATCH_TOKENS"
+CHECKPOINTING_VARIABLE = "GROWPOINT_ACTIVATION_CHECKPOINTING"
+
+
+def exported(cluster: Cluster) -> dict[str, str]:
+    """What whoever trains is told of how to compute, as variables of its environment."""
+    said = {
+        MICRO_BATCH_VARIABLE: cluster.micro_batch_tokens,
+        CHECKPOINTING_VARIABLE: cluster.activation_checkpointing,
+    }
+    return {name: str(int(value)) for name, value in said.items() if value}
 
 
 def _micro_batch_tokens() -> int | None:
     """What whoever launched this process asks for; None: as many as the trainer likes."""
     said = os.environ.get(MICRO_BATCH_VARIABLE)
     return int(said) if said else None
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "") not in ("", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +42,7 @@ class Circumstance:
     stop: Callable[[], bool] = lambda: False
     allocation: str = ""
     micro_batch_tokens: int | None = field(default_factory=_micro_batch_tokens)
+    activation_checkpointing: bool = field(default_factory=lambda: _is_set(CHECKPOINTING_VARIABLE))
     ranks: Ranks = ALONE
 
 

@@ -17,6 +17,7 @@ class Local(Description):
     flops_per_second: PositiveFloat = 2e10
     save_seconds: PositiveFloat = 60.0
     micro_batch_tokens: PositiveInt | None = None
+    activation_checkpointing: bool = False
 
 
 class TopUp(Description):
@@ -67,6 +68,7 @@ class Slurm(Description):
     flops_per_second: PositiveFloat = 4e14
     save_seconds: PositiveFloat = 300.0
     micro_batch_tokens: PositiveInt | None = None
+    activation_checkpointing: bool = False
 
     @property
     def ranks(self) -> int:

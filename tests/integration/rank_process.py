@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator import loop, ranks
+import pytest
+
+from orchestrator import head_loss, ranks
+from orchestrator.computing import Computing
 from orchestrator.moments import Carried, Growth
 from orchestrator.ranks import Ranks
 from orchestrator.train import train
@@ -13,6 +16,7 @@ from sweeps.errors import GrowpointError
 from sweeps.growth import Depth
 from sweeps.model import Model
 from sweeps.stages import Train
+from tests.integration.broken import break_losses
 from tests.integration.together import after
 
 
@@ -25,9 +29,11 @@ def carried(said: dict[str, Any] | None) -> Carried | None:
 
 def answer(mine: Ranks, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Train one phase; what came of it."""
-    loop.MICRO_BATCH_TOKENS = asked["micro_batch_tokens"]
     name = asked["name"]
-    with mine.explained():
+    with pytest.MonkeyPatch.context() as patched, mine.explained():
+        patched.setattr(head_loss, "LOGITS", asked.get("logits", head_loss.LOGITS))
+        if mine.rank == mine.world - 1:
+            break_losses(patched, asked.get("broken", ()))
         came = train(
             Train.model_validate(asked["do"]),
             source=Path(asked["source"]),
@@ -38,6 +44,7 @@ def answer(mine: Ranks, folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
             metrics=folder / f"{name}.jsonl",
             log_every_steps=1,
             stop=after(asked["stop"][mine.rank]),
+            how=Computing(micro_batch_tokens=asked["micro_batch_tokens"], **asked.get("how", {})),
             ranks=mine,
         )
     return came.to_dict()

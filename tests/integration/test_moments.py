@@ -234,7 +234,7 @@ def steps(place: Place, carried: Carried | None, count: int = 5) -> list[torch.T
     state = "carried" if carried else "fresh"
     do = place.do(count, warmup_tokens=0, optimizer_state=state)
     stream = Later(4 * BATCH, place.tokens, RECIPE.sequence_tokens, 0, "forward")
-    loop = Loop(do, place.folder / "trunk", Position(), stream, "cpu", carried)
+    loop = Loop(do, place.folder / "trunk", Position(), stream, carried)
     for _ in range(count):
         loop.step()
     state_of = loop.optimizer._adamw.state

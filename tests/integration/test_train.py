@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from orchestrator import checkpoint, models, phase
+from orchestrator.computing import Computing
 from orchestrator.experts import NAME, sorted_experts
 from orchestrator.grow import grow
 from orchestrator.loop import Diverged, Loop
@@ -332,7 +333,8 @@ def test_lines_say_what_happened(place: Place) -> None:
     assert [line["tokens"] for line in heard] == [BATCH * step for step in range(1, 7)]
     assert [line["lr"] for line in heard] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2, 1e-2, 1e-2])
     assert set(heard[0]) == {
-        "step", "tokens", "loss", "router_loss", "lr", "grad_norm", "seconds", "tokens_per_second",
+        "step", "tokens", "loss", "router_loss", "lr", "grad_norm", "expert_load", "idle_experts",
+        "seconds", "tokens_per_second",
     }  # fmt: skip
     assert came.loss == heard[-1]["loss"]
     assert heard[0]["loss"] == pytest.approx(math.log(300), abs=0.1)
@@ -373,7 +375,7 @@ def test_a_line_covers_steps_before_and_after_a_stop(place: Place) -> None:
 
 def test_long_batches_are_summed_up(place: Place) -> None:
     place.train(place.do(3, router_loss=0.0), "whole")
-    place.train(place.do(3, router_loss=0.0), "parts", micro_batch_tokens=16)
+    place.train(place.do(3, router_loss=0.0), "parts", how=Computing(micro_batch_tokens=16))
     assert place.lines("parts")[-1]["loss"] == pytest.approx(
         place.lines("whole")[-1]["loss"], rel=1e-4
     )
@@ -499,8 +501,10 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     with pytest.raises(Diverged) as error:
         place.train(do, "run")
     evidence = dict(error.value.evidence)
-    assert error.value.problem == "training diverged at step 8"
-    assert evidence["tokens"] == str(7 * BATCH)
+    # what broke the weights was the step before the one that was skipped
+    assert error.value.problem == "training diverged at step 9"
+    assert evidence["tokens"] == str(8 * BATCH)
+    assert evidence["skipped before"] == f"the batch at {7 * BATCH} tokens"
     assert evidence["lr"] == "1e+30"
     kept = place.folder / "run.partial" / f"at-{4 * BATCH}"
     checkpoint.verify(kept)
@@ -554,11 +558,13 @@ def test_a_pass_beyond_memory_says_what_to_lower(
     place.train(do, "run", stop=after(2))
     with pytest.raises(GrowpointError, match="a pass of training does not fit") as error:
         place.train(do, "run")
-    assert error.value.help == "cluster.micro_batch_tokens=32, and launch again"
+    assert error.value.help == (
+        "cluster.micro_batch_tokens=32 or cluster.activation_checkpointing=true, and launch again"
+    )
     assert dict(error.value.evidence)["at once"] == "64 tokens in rows of up to 16"
     assert "GPU 0" not in dict(error.value.evidence)["says"]
     # What was saved stays, and is gone on from.
-    assert place.train(do, "run", micro_batch_tokens=32).resumed_tokens == 2 * BATCH
+    assert place.train(do, "run", how=Computing(micro_batch_tokens=32)).resumed_tokens == 2 * BATCH
 
 
 def test_memory_that_one_sequence_exceeds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,7 +573,12 @@ def test_memory_that_one_sequence_exceeds(place: Place, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Loop, "_losses", losses)
     with pytest.raises(GrowpointError, match="a pass of training") as error:
-        place.train(place.do(2), "run", micro_batch_tokens=20)
+        place.train(place.do(2), "run", how=Computing(micro_batch_tokens=20))
+    assert error.value.help == "cluster.activation_checkpointing=true, and launch again"
+    with pytest.raises(GrowpointError, match="a pass of training") as error:
+        place.train(
+            place.do(2), "run", how=Computing(micro_batch_tokens=20, activation_checkpointing=True)
+        )
     assert "one sequence alone is too much" in error.value.help
     monkeypatch.setattr(models, "load", losses)
     with pytest.raises(GrowpointError, match="the network and its optimizer's state do not fit"):

@@ -78,8 +78,13 @@ class Together:
         stop: Sequence[int] = (NEVER, NEVER),
         micro_batch_tokens: int = 16384,
         carried: dict[str, Any] | None = None,
+        **more: Any,
     ) -> list[dict[str, Any]]:
-        """What every rank says came of it; rank r is asked to stop after `stop[r]` steps."""
+        """What every rank says came of it; rank r is asked to stop after `stop[r]` steps.
+
+        More: `broken` are batches that are no number on the last rank, `logits` at once, and what
+        `train` is told of how to compute (`how`).
+        """
         asked = {
             "do": do.model_dump(mode="json"),
             "name": name,
@@ -88,6 +93,7 @@ class Together:
             "stop": list(stop),
             "micro_batch_tokens": micro_batch_tokens,
             "carried": carried,
+            **more,
         }
         for process in self.processes:
             assert process.stdin

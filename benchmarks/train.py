@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from orchestrator import experts, models  # noqa: E402
+from orchestrator.computing import Computing  # noqa: E402
 from orchestrator.loop import Loop  # noqa: E402
 from orchestrator.phase import Position  # noqa: E402
 from sweeps import cost  # noqa: E402
@@ -40,77 +41,25 @@ EXPERTS = {OURS: experts.NAME, THEIRS: "grouped_mm", EAGER: "eager"}
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}
 
 
-def model(**sizes: int) -> Model:
+def model(layers: int, hidden: int, heads: int, **sizes: int) -> Model:
     """A network of the OLMoE architecture."""
-    return Model(family="olmoe", kv_heads=sizes["heads"], positions=4096, **sizes)
+    heads_of = {"heads": heads, "kv_heads": heads, "head_dim": hidden // heads}
+    return Model(family="olmoe", layers=layers, hidden=hidden, positions=4096, **heads_of, **sizes)
 
 
+FEW = Recipe(batch_sequences=16, sequence_tokens=128)
 CPU = {
-    "E8 k2": (
-        model(
-            layers=4,
-            hidden=128,
-            heads=4,
-            head_dim=32,
-            experts=8,
-            top_k=2,
-            expert_hidden=128,
-            vocabulary=1024,
-        ),
-        Recipe(batch_sequences=16, sequence_tokens=128),
-    ),
-    "E16 k2": (
-        model(
-            layers=4,
-            hidden=192,
-            heads=6,
-            head_dim=32,
-            experts=16,
-            top_k=2,
-            expert_hidden=192,
-            vocabulary=2048,
-        ),
-        Recipe(batch_sequences=16, sequence_tokens=128),
-    ),
-    "E64 k8": (
-        model(
-            layers=4,
-            hidden=192,
-            heads=6,
-            head_dim=32,
-            experts=64,
-            top_k=8,
-            expert_hidden=64,
-            vocabulary=2048,
-        ),
-        Recipe(batch_sequences=16, sequence_tokens=128),
-    ),
+    "E8 k2": (model(4, 128, 4, experts=8, top_k=2, expert_hidden=128, vocabulary=1024), FEW),
+    "E16 k2": (model(4, 192, 6, experts=16, top_k=2, expert_hidden=192, vocabulary=2048), FEW),
+    "E64 k8": (model(4, 192, 6, experts=64, top_k=8, expert_hidden=64, vocabulary=2048), FEW),
 }
 GPU = {
     "150M active": (
-        model(
-            layers=12,
-            hidden=768,
-            heads=12,
-            head_dim=64,
-            experts=32,
-            top_k=4,
-            expert_hidden=768,
-            vocabulary=50304,
-        ),
+        model(12, 768, 12, experts=32, top_k=4, expert_hidden=768, vocabulary=50304),
         Recipe(batch_sequences=32, sequence_tokens=2048, precision="bf16"),
     ),
     "1B active": (
-        model(
-            layers=16,
-            hidden=2048,
-            heads=16,
-            head_dim=128,
-            experts=32,
-            top_k=8,
-            expert_hidden=1024,
-            vocabulary=50304,
-        ),
+        model(16, 2048, 16, experts=32, top_k=8, expert_hidden=1024, vocabulary=50304),
         Recipe(batch_sequences=16, sequence_tokens=4096, precision="bf16"),
     ),
 }
@@ -150,7 +99,7 @@ def loops(
     do = Train(tokens=recipe.batch_tokens * 10**6, recipe=recipe, corpus=Corpus.model_construct())
     stream: Any = Random(made.vocabulary, recipe.sequence_tokens)
     for name in names:
-        loop = Loop(do, folder, Position(), stream, device)
+        loop = Loop(do, folder, Position(), stream, how=Computing(device=device))
         loop.optimizer.compute.set_experts_implementation(EXPERTS[name])
         yield Row(name, loop)
 

@@ -15,23 +15,10 @@ from orchestrator import checkpoint, external, models
 from sweeps.command import CommandRecipe
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
-from sweeps.model import Model
 from sweeps.stages import Train
 from tests.integration.tiny_corpus import prepared
+from tests.integration.tiny_olmoe import MODEL
 
-MODEL = Model(
-    family="olmoe",
-    layers=2,
-    hidden=16,
-    heads=2,
-    kv_heads=2,
-    head_dim=8,
-    experts=4,
-    top_k=2,
-    expert_hidden=16,
-    vocabulary=300,
-    positions=64,
-)
 BATCH = 64
 # What a command needs to do to be believed.
 COPY = 'cp "$GROWPOINT_SOURCE"/*.json "$GROWPOINT_SOURCE"/*.safetensors "$GROWPOINT_TARGET"'

@@ -19,26 +19,13 @@ from orchestrator.ranks import EndedError, LostError, Ranks
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth
-from sweeps.model import Model
 from sweeps.recipe import Recipe
 from sweeps.stages import Train
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import saved, tiny
+from tests.integration.tiny_olmoe import MODEL
 from tests.integration.together import NEVER, Together, after
 
-MODEL = Model(
-    family="olmoe",
-    layers=2,
-    hidden=16,
-    heads=2,
-    kv_heads=2,
-    head_dim=8,
-    experts=4,
-    top_k=2,
-    expert_hidden=16,
-    vocabulary=300,
-    positions=64,
-)
 RECIPE = Recipe(lr=1e-3, warmup_tokens=256, batch_sequences=4, sequence_tokens=16)
 
 

@@ -25,28 +25,15 @@ from orchestrator.train import Outcome, device, train
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth, Width
-from sweeps.model import Model
 from sweeps.recipe import Constant, Cosine, Recipe, Schedule, Wsd
 from sweeps.stages import Train
 from sweeps.steps import BatchStep, SequenceStep
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import FAMILIES, saved, tiny
+from tests.integration.tiny_olmoe import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-MODEL = Model(
-    family="olmoe",
-    layers=2,
-    hidden=16,
-    heads=2,
-    kv_heads=2,
-    head_dim=8,
-    experts=4,
-    top_k=2,
-    expert_hidden=16,
-    vocabulary=300,
-    positions=64,
-)
 RECIPE = Recipe(lr=1e-2, warmup_tokens=256, batch_sequences=4, sequence_tokens=16)
 BATCH = RECIPE.batch_tokens
 

@@ -93,7 +93,9 @@ def submitted_behind(sweep: Sweep, job: str, parent: str) -> None:
     words = [str(sweep.store), sweep.name, job]
     code = f"from orchestrator.slurm_job import run; run(*{words})"
     here = Path(__file__).parents[2]
-    run = f'PYTHONPATH={here} srun {sys.executable} -c "{code}"'
+    # As submitit would start it.
+    told = f"PYTHONPATH={here} SUBMITIT_EXECUTOR=slurm"
+    run = f'{told} srun {sys.executable} -c "{code}"'
     asked = (f"--dependency=afterok:{parent}", "--mem=2G", f"--output={sweep.store}/behind")
     sweep.slurm.run("sbatch", *asked, f"--wrap={run}")
 

@@ -14,8 +14,8 @@ from typing import Any
 from tests.e2e.conftest import Run
 from tests.slurm.matrix import tell
 
-# What stops a launch, and the code that it ends with.
-STOPS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 130}
+# What stops a launch, and the code that it ends with. After SIGKILL its workers save for a while.
+STOPS = {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -signal.SIGKILL}
 Launched = tuple[Path, "subprocess.CompletedProcess[str]"]
 
 

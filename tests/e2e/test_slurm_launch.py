@@ -114,7 +114,7 @@ def test_a_full_queue_is_topped_up_and_a_forgotten_parent_is_missed(
         # SLURM takes the dependency for kept, and starts the job.
         sweep.until(lambda: sweep.state(child["stages"][0]) == "stopped")
     behind = (sweep.store / "behind").read_text()
-    assert re.search("this job goes on from train-[0-9a-f]+, which is not done", behind)
+    assert re.search("this job goes on from [a-z]+-[0-9a-f]+, which is not done", behind)
     # QOS `tiny` takes five jobs of a user at once.
     tiny = ("cluster.account=lab", "cluster.qos=tiny")
     said = sweep.launch(*tiny).stdout

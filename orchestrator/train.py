@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from orchestrator import phase
-from orchestrator.computing import PLAIN, Computing
+from orchestrator.computing import PLAIN, Computing, compiling
 from orchestrator.loop import Diverged, Log, Loop
 from orchestrator.memory import holding_a_pass
 from orchestrator.moments import Carried
@@ -217,7 +217,7 @@ class _Phase:
             if is_due:
                 save()
                 saved = time.monotonic()
-            with holding_a_pass(loop.recipe, self.how):
+            with compiling(self.how), holding_a_pass(loop.recipe, self.how):
                 loop.step()
             if loop.steps % self.log_every_steps == 0 or loop.ended:
                 loop.say()

@@ -124,6 +124,7 @@ def _phase(
             threads=work.circumstance.threads,
             micro_batch_tokens=work.circumstance.micro_batch_tokens or memory.MICRO_BATCH_TOKENS,
             activation_checkpointing=work.circumstance.activation_checkpointing,
+            compile=work.circumstance.compile,
         ),
         ranks=ranks,
     )

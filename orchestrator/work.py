@@ -12,6 +12,7 @@ from sweeps.cluster import Cluster
 
 MICRO_BATCH_VARIABLE = "GROWPOINT_MICRO_BATCH_TOKENS"
 CHECKPOINTING_VARIABLE = "GROWPOINT_ACTIVATION_CHECKPOINTING"
+COMPILE_VARIABLE = "GROWPOINT_COMPILE"
 
 
 def exported(cluster: Cluster) -> dict[str, str]:
@@ -19,6 +20,7 @@ def exported(cluster: Cluster) -> dict[str, str]:
     said = {
         MICRO_BATCH_VARIABLE: cluster.micro_batch_tokens,
         CHECKPOINTING_VARIABLE: cluster.activation_checkpointing,
+        COMPILE_VARIABLE: cluster.compile,
     }
     return {name: str(int(value)) for name, value in said.items() if value}
 
@@ -43,6 +45,7 @@ class Circumstance:
     allocation: str = ""
     micro_batch_tokens: int | None = field(default_factory=_micro_batch_tokens)
     activation_checkpointing: bool = field(default_factory=lambda: _is_set(CHECKPOINTING_VARIABLE))
+    compile: bool = field(default_factory=lambda: _is_set(COMPILE_VARIABLE))
     ranks: Ranks = ALONE
 
 

@@ -18,6 +18,7 @@ class Local(Description):
     save_seconds: PositiveFloat = 60.0
     micro_batch_tokens: PositiveInt | None = None
     activation_checkpointing: bool = False
+    compile: bool = False
 
 
 class TopUp(Description):
@@ -69,6 +70,7 @@ class Slurm(Description):
     save_seconds: PositiveFloat = 300.0
     micro_batch_tokens: PositiveInt | None = None
     activation_checkpointing: bool = False
+    compile: bool = False
 
     @property
     def ranks(self) -> int:

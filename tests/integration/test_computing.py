@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
 from orchestrator import computing, experts, models
@@ -18,6 +19,7 @@ from tests.integration.test_train import MODEL, Place
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import FAMILIES, network, saved, tiny
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 ROWS = torch.randint(0, 64, (3, 25), generator=torch.Generator().manual_seed(2))
 
 
@@ -130,3 +132,42 @@ def test_weights_are_named_as_ever(place: Place) -> None:
         load_file(place.folder / "run" / "model.safetensors").keys()
         == load_file(place.folder / "init" / "model.safetensors").keys()
     )
+
+
+# --- compiled layers -----------------------------------------------------------------------------
+
+
+# Dynamo looks at gradients of what has none; as errors its own warnings end it.
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_layers_train_as_others_do(place: Place) -> None:
+    """One layer, as the first step waits for the compiler; batches have two parts."""
+    source = place.folder / "one layer"
+    models.create(MODEL.model_copy(update={"layers": 1}), 0, source)
+    do = place.do(4)
+    for name, compiled in (("plain", False), ("compiled", True)):
+        how = Computing(compile=compiled, micro_batch_tokens=32)
+        came = place.train(do, name, source=source, how=how)
+        assert came.experts == ("grouped_mm" if compiled else "sorted")
+    assert counters["stats"]["unique_graphs"] > 0
+    plain, compiled_lines = place.lines("plain"), place.lines("compiled")
+    for key in ("loss", "router_loss", "grad_norm", "expert_load"):
+        said = [line[key] for line in compiled_lines]
+        assert said == pytest.approx([line[key] for line in plain], rel=1e-4)
+    one, other = (load_file(place.folder / n / "model.safetensors") for n in ("plain", "compiled"))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_without_a_compiler_it_says_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    torch.compiler.reset()
+    with config.patch(force_disable_caches=True), pytest.raises(GrowpointError) as error:
+        place.train(place.do(2), "run", how=Computing(compile=True))
+    assert error.value.problem == "the layers cannot be compiled on this machine"
+    assert "cluster.compile=false" in error.value.help
+
+
+def test_not_both_at_once() -> None:
+    with pytest.raises(GrowpointError, match="not both compiled and computed twice"):
+        computing.prepare(network(MODEL), Computing(compile=True, activation_checkpointing=True))

@@ -154,6 +154,14 @@ def test_pieces_of_the_head_and_what_is_made_again(family: str, tied: bool, plac
     place.require_same(f"{name}-again", f"{name}-one")
 
 
+def test_compiled_layers_on_several_ranks(place: Place) -> None:
+    source = place.folder / "one layer"
+    models.create(MODEL.model_copy(update={"layers": 1}), 0, source)
+    place.both(place.do(4), "compiled-two", rows=2, source=source, how={"compile": True})
+    place.alone(place.do(4), "compiled-one", rows=2, source=source)
+    place.require_same("compiled-two", "compiled-one", tolerance=1e-3)
+
+
 def test_loads_are_those_of_the_whole_batch(place: Place) -> None:
     """Also where a rank repeats a pass for company: 3 passes on 2 ranks."""
     for rows, batch in ((2, 4), (1, 3)):

@@ -16,7 +16,7 @@ ASKED: list[dict[str, Any]] = [
     {},
     {"micro_batch_tokens": 2048},
     {"activation_checkpointing": True},
-    {"micro_batch_tokens": 64, "activation_checkpointing": True},
+    {"micro_batch_tokens": 64, "activation_checkpointing": True, "compile": True},
 ]
 
 

@@ -15,6 +15,7 @@ from sweeps.cluster import Slurm
 from sweeps.config import Request
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
+from sweeps.notify import unsaid
 from sweeps.plan import Plan
 from sweeps.schema import asked, canonical
 
@@ -63,9 +64,8 @@ def show_plan(arguments: Namespace) -> int:
 def again(command: str, arguments: Namespace, *more: str) -> str:
     """The line that gives `command` the same question."""
     folder = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
-    # Whom to tell was noted, and is a secret.
-    words = [word for word in arguments.overrides if not word.startswith("notify.")]
-    return shlex.join(["growpoint", command, arguments.sweep, *words, *folder, *more])
+    words = [arguments.sweep, *unsaid(arguments.overrides), *folder, *more]
+    return shlex.join(["growpoint", command, *words])
 
 
 def reading(command: str, store: Store, name: str) -> str:

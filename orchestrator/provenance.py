@@ -21,6 +21,7 @@ from typing import Any
 
 from orchestrator import frozen
 from orchestrator.store import Store, write_atomic, write_json
+from sweeps.notify import unsaid
 
 # Those whose version may change a result, or how it was run.
 DISTRIBUTIONS = (
@@ -147,7 +148,7 @@ def write_launch(store: Store, sweep: str) -> Path:
     """Write down a launch, and what its code has changed since its commit; the launch's file."""
     here = socket.gethostname()
     told = {
-        "command": shlex.join(["growpoint", *sys.argv[1:]]),
+        "command": shlex.join(["growpoint", *unsaid(sys.argv[1:])]),
         "at": time.time(),
         "host": here,
         "python_command": sys.executable,

@@ -83,6 +83,9 @@ def _blocked(
     stage = next((each for each in job["stages"] if not store.done(each)), "")
     entry = plan["stages"].get(stage, {})
     after, start = entry.get("after"), entry.get("starts_from")
+    if stage and not entry:  # of an earlier question under this name
+        before = store.stage(stage).after
+        after = before.id if before else None
     # A phase can do without the shorter one that it would go on from: one that nobody has begun
     # is of a newer cut of the plan. One that went wrong is left to be put right first.
     wrong = [each for each in {after, start} if each and not store.done(each)]
@@ -118,11 +121,13 @@ def run_stage(
         except GrowpointError as error:
             logger.error(error.text())
             told = error.text().removeprefix("error: ")
-            return _failed(store, stage_id, circumstance.allocation, told)
         except Exception as error:
             logger.exception("the stage failed")
             told = f"{type(error).__name__}: {error}"
-            return _failed(store, stage_id, circumstance.allocation, told)
+        # Somebody else has the stage by now, and its files are his.
+        if held.lost:
+            return Outcome("stopped", stage_id)
+        return _failed(store, stage_id, circumstance.allocation, told)
 
 
 def _failed(store: Store, stage_id: str, allocation: str, error: str) -> Outcome:

@@ -8,6 +8,7 @@ apart.
 
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from sweeps.errors import GrowpointError
@@ -44,6 +45,9 @@ def require_apart(network: PreTrainedModel) -> None:
     masked, largest = _crossing(network, rows, apart)
     open_, _ = _crossing(network, rows, torch.arange(2 * SHOWN, device=device).expand(2, -1))
     network.train(was_training)
+    if isinstance(network, FSDPModule):
+        # A forward pass alone leaves the outermost weights together.
+        network.reshard()
     if masked > SHARE * open_ + ROUNDING * largest:
         raise GrowpointError(
             "this network lets documents of one row see each other",

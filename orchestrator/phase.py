@@ -158,12 +158,15 @@ def write(do: Train, state: Optimizer, position: Position, folder: Path, tokeniz
     if not state.ranks.is_first:
         state.weights()
         if has_moments:
+            state.ranks.first(lambda: None)
             state.save(None)
         return
     with models.published(folder) as aside:
         models.save(state.model, aside, state.weights())
         models.copy_tokenizer(tokenizer, aside)
         if has_moments:
+            # The others wait at the store, which may take long; in a collective they would give up.
+            state.ranks.first(lambda: None)
             state.save(aside)
         text = json.dumps({"format": FORMAT, "do": asked(do), **said}, indent=1)
         (aside / FILE).write_text(text + "\n")

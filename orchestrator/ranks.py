@@ -35,9 +35,9 @@ JOIN_SECONDS = 600.0
 STEP_SECONDS = 600.0
 # A signal is seen between two looks at the store.
 LOOK_SECONDS = 5.0
-# Until the others have read how the job ended: the store ends with its process. A job is done only
-# if every rank ends well; one that failed or was stopped has failed for SLURM either way.
-LEAVE_SECONDS = {"done": 60.0, "stopped": 5.0, "failed": 5.0}
+# Until the others have read how the job ended: the store ends with its process. A job ends well
+# only if every rank does; one that failed or was stopped has failed for SLURM either way.
+LEAVE_SECONDS = {"done": 60.0, "blocked": 60.0, "stopped": 5.0, "failed": 5.0}
 # Between a rank's death and the first one's failing in turn, for its last words to arrive.
 WORDS_SECONDS = 2.0
 
@@ -186,7 +186,7 @@ class Ranks:
         deadline = time.monotonic() + LEAVE_SECONDS[ending]
         while self.keys.add("left", 0) < self.world - 1 and time.monotonic() < deadline:
             time.sleep(0.05)
-        if ending == "done":
+        if ending in ("done", "blocked"):
             distributed.destroy_process_group()
 
 

@@ -17,6 +17,7 @@ from orchestrator.slurm_arrays import Array, arrays, few_at_once
 from orchestrator.slurm_batch import Shape, minutes
 from orchestrator.slurm_limits import Limits
 from orchestrator.slurm_queue import Queued
+from orchestrator.slurm_states import Said
 from orchestrator.store import Store
 from sweeps.cluster import Slurm
 from sweeps.errors import GrowpointError
@@ -61,7 +62,9 @@ def submit(
         plan = store.plan(sweep)
         batch.settle(book, lines)
         with contextlib.suppress(GrowpointError):
-            slurm_ends.record(store, plan, book, slurm_states.said(book))
+            slurm_ends.record(store, plan, book, _gone(slurm_states.said(book), lines))
+        if again:
+            _forgive(store, plan)
         over = _over(store, plan)
         live = _live(book, lines)
         dead = _never(plan, over, live, lines)
@@ -88,6 +91,19 @@ def submit(
             )
         )
         return Submitted(len(new), _span(new), missing - len(new), limits.because)
+
+
+def _gone(states: Mapping[str, Said], lines: Mapping[str, Queued]) -> dict[str, Said]:
+    """What SLURM says of jobs whose processes are gone: cancelled ones save for some seconds."""
+    alive = {slurm_id for slurm_id, line in lines.items() if slurm_queue.alive(line)}
+    return {job: said for job, said in states.items() if said.slurm_id not in alive}
+
+
+def _forgive(store: Store, plan: Mapping[str, Any]) -> None:
+    """Failed stages are to be run again, also those that do not fit into the queue this time."""
+    for stage in failed(store, plan["stages"]):
+        known = {key: value for key, value in store.state(stage).items() if key != "state"}
+        store.set_state(stage, "stopped", **known)
 
 
 def _live(book: Ledger, lines: Mapping[str, Queued]) -> dict[str, str]:
@@ -142,20 +158,21 @@ def _never(
     lines: Mapping[str, Queued],
 ) -> list[str]:
     """Pending jobs that wait for one that is neither done nor alive: SLURM keeps them for ever."""
-    lost = set[str]()
-    for job in plan["jobs"]:
+    lost, jobs = set[str](), (*plan.get("earlier_jobs", ()), *plan["jobs"])
+    for job in jobs:
         line = lines.get(live.get(job["id"], ""))
         if line is None or line.state != "PENDING":
             continue
         gone = [b for b in job["after"] if b not in over and (b not in live or b in lost)]
         if gone or line.reason == NEVER:
             lost.add(job["id"])
-    return [job["id"] for job in plan["jobs"] if job["id"] in lost]
+    return [job["id"] for job in jobs if job["id"] in lost]
 
 
 def _over(store: Store, plan: Mapping[str, Any]) -> frozenset[str]:
-    done = {stage for stage in plan["stages"] if store.done(stage)}
-    return frozenset(job["id"] for job in plan["jobs"] if done.issuperset(job["stages"]))
+    jobs = (*plan.get("earlier_jobs", ()), *plan["jobs"])
+    done = set(filter(store.done, {stage for job in jobs for stage in job["stages"]}))
+    return frozenset(job["id"] for job in jobs if done.issuperset(job["stages"]))
 
 
 def _holders(plan: Mapping[str, Any], live: Mapping[str, str]) -> dict[str, str]:

@@ -52,11 +52,17 @@ def minutes(plan: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]], cluster:
     """
     if cluster.minutes:
         return cluster.minutes
-    stages = plan["stages"]
-    flops = max(sum(float(stages[stage]["flops"]) for stage in job["stages"]) for job in jobs)
+    flops = max(
+        sum(_flops(plan["stages"][stage], cluster) for stage in job["stages"]) for job in jobs
+    )
     needed = cluster.least_minutes + cluster.safety * flops / cluster.flops_per_second / 60
     # Whole steps of ten minutes, so that arrays and their scripts do not differ by seconds.
     return 10 * math.ceil(needed / 10)
+
+
+def _flops(stage: Mapping[str, Any], cluster: Slurm) -> float:
+    """FLOPs at the speed of the whole job: of its ranks, one alone evaluates."""
+    return float(stage["flops"]) * (cluster.ranks if stage["kind"] == "evaluate" else 1)
 
 
 def submit(

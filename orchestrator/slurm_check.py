@@ -14,6 +14,7 @@ from orchestrator.slurm_queue import ask
 from orchestrator.store import Store
 from orchestrator.top_up import settings
 from sweeps.cluster import Slurm
+from sweeps.command import CommandRecipe
 from sweeps.errors import GrowpointError, nearest
 from sweeps.stages import Stage, Train
 
@@ -116,9 +117,18 @@ def _known(word: str, asked: str, known: Sequence[str]) -> None:
 
 
 def check_ranks(cluster: Slurm, stages: Iterable[Stage]) -> None:
-    """Raise GrowpointError if a batch has fewer sequences than a job has ranks."""
+    """Raise GrowpointError if a batch has fewer sequences than a job has ranks.
+
+    Also for commands that train: they make processes of their own.
+    """
     for stage in stages:
         if isinstance(stage.do, Train):
+            if cluster.ranks > 1 and isinstance(stage.do.recipe, CommandRecipe):
+                raise GrowpointError(
+                    "a command that trains makes its processes itself",
+                    [("nodes", cluster.nodes), ("tasks", cluster.tasks)],
+                    "cluster.nodes=1 cluster.tasks=1, and a launcher in recipe.start.launcher",
+                )
             for batch in stage.do.recipe.batches.stretches:
                 require_rows(batch.sequences, cluster.ranks)
 

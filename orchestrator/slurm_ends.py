@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator import claim, notify
 from orchestrator.ledger import Ledger
-from orchestrator.slurm_states import STOPPED, Said
+from orchestrator.slurm_states import ENDED, STOPPED, Said
 from orchestrator.store import WRITERS, Store, read_json, write_json
 
 # Jobs of different stages that a node may lose at their start before it is left out.
@@ -81,6 +81,8 @@ def _never_began(said: Said) -> bool:
 def _told(store: Store, stage: str, said: Said) -> bool:
     """Whether the stage's own state is the newer word: its job wrote it, or another works on it."""
     known = store.state(stage)
+    if known["state"] == "failed" and said.reason == ENDED:
+        return True
     ours = known.get("allocation") == said.slurm_id
     if known.get("scheduler") == said.slurm_id or (
         known["state"] in ("failed", "stopped") and ours

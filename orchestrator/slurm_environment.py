@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 
 from orchestrator import frozen
+from orchestrator.work import VARIABLES
 from sweeps.cluster import Slurm
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def _handed_on(name: str, cluster: Slurm, inside: bool) -> bool:
     if name.startswith("SBATCH_"):
         setting = WISHES.get(name)
         return name in WISHES and (setting is None or getattr(cluster, setting) is None)
-    if name.startswith("SUBMITIT_") or name in OF_RANKS:
+    # Scripts say anew how to compute, or nothing where a setting is off.
+    if name.startswith("SUBMITIT_") or name in OF_RANKS or name in VARIABLES:
         return False
     if name in (frozen.CODE_VARIABLE, frozen.COMMIT_VARIABLE):
         return frozen.running() is not None

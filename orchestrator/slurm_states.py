@@ -19,6 +19,8 @@ LONGEST_WORD = 120_000
 # Held back before they run again; NODE_FAIL and PREEMPTED are ends only once they left the queue.
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 # Ends after which the same job may be tried again as it is.
+# Of a job that ended well, whatever it left undone.
+ENDED = "ended"
 STOPPED = {
     "CANCELLED": "was cancelled",
     "NODE_FAIL": "lost its node",
@@ -158,5 +160,5 @@ def _said(slurm_id: str, row: Row | None, complete: bool, book: Ledger) -> Said:
     if row.state in FAILED:
         why = FAILED[row.state].format(code=row.code.partition(":")[0])
         return Said(slurm_id, "failed", why, row.node, row.elapsed)
-    why = STOPPED.get(row.state, "ended" if row.state == "COMPLETED" else row.state.lower())
+    why = STOPPED.get(row.state, ENDED if row.state == "COMPLETED" else row.state.lower())
     return Said(slurm_id, "stopped", why, row.node, row.elapsed)

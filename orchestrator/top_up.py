@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from orchestrator import claim, ledger, slurm_batch, slurm_limits, slurm_queue, text
+from orchestrator import claim, frozen, ledger, slurm_batch, slurm_limits, slurm_queue, text
 from orchestrator.slurm_queue import Queued
 from orchestrator.store import Store, read_json, write_json
 from sweeps.cluster import Slurm
@@ -178,7 +178,9 @@ def _next(
             continue
         if line.slurm_id != mine and not (but_running and line.state != "PENDING"):
             return line.slurm_id
-    small, shape = settings(cluster), slurm_batch.Shape(cluster.top_up.minutes, 1)
+    # Its rounds submit the code that it runs itself.
+    code = frozen.freeze(store) if cluster.snapshot else None
+    small, shape = settings(cluster), slurm_batch.Shape(cluster.top_up.minutes, 1, code)
     ids = slurm_batch.submit(store, sweep, small, book, ["top-up"], None, shape, run)
     return ids["top-up"] if ids else None
 
@@ -194,6 +196,7 @@ def settings(cluster: Slurm) -> Slurm:
         "gpus": 0,
         "gpu_type": None,
         "nodes": 1,
+        "tasks": 1,
         "cpus": 1,
         "memory_gb": own.memory_gb,
         "minutes": own.minutes,

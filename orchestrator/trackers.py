@@ -78,11 +78,16 @@ class _Lines:
     def __init__(self, opened: Callable[[int], Curve]) -> None:
         self._opened: Callable[[int], Curve] | None = opened
         self._curve: Curve | None = None
+        self._drawn = -1
 
     def __call__(self, line: Line) -> None:
         if self._opened is None:
             return
         tokens = int(line["tokens"])
+        # A phase that was rewound says some lines again.
+        if tokens <= self._drawn:
+            return
+        self._drawn = tokens
         shown = {key: float(value) for key, value in line.items() if _drawable(key, value)}
         try:
             if self._curve is None:

@@ -191,7 +191,7 @@ def _evaluate(work: Work, stage: Stage, do: Evaluate) -> dict[str, Any] | None:
     assert stage.after is not None
     with trackers.drawn(work.plan_folder, work.plan, stage.after, afterwards=True) as draw:
         found = {f"heldout_{name}": value["value"] for name, value in metrics.items()}
-        draw({"tokens": work.plan["stages"][stage.after.id]["tokens"], **found})
+        draw({"tokens": getattr(stage.after.do, "tokens", 0), **found})
     return {"suite": {"name": do.suite.name, "version": do.suite.version}, "metrics": metrics}
 
 

@@ -116,6 +116,15 @@ def test_a_batch_of_one_part_is_cut_for_two_ranks(place: Place) -> None:
         torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
+def test_documents_are_kept_apart_on_both(place: Place) -> None:
+    do = place.do(4, document_masks=True)
+    place.both(do, "masked", rows=2)
+    place.alone(do, "masked-one", rows=2)
+    place.require_same("masked", "masked-one")
+    place.alone(place.do(4), "open", rows=2)
+    assert place.lines("masked")[-1]["loss"] != place.lines("open")[-1]["loss"]
+
+
 def test_bf16_computes_as_the_copy_of_one_process_does(place: Place) -> None:
     do = place.do(6, precision="bf16")
     place.both(do, "two16", rows=2)

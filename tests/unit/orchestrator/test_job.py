@@ -1,10 +1,11 @@
 """A job's attempts: stopped and restarted jobs go on, until they come no further."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from orchestrator import frozen, job, verbs
+from orchestrator import claim, frozen, job, ranks, verbs
 from orchestrator.progress import snapshot
 from orchestrator.store import Store, write_json
 from orchestrator.work import Circumstance
@@ -103,6 +104,30 @@ def test_a_job_whose_start_is_undone_leaves_it_to_be_put_right(store: Store) -> 
     assert (outcome.ending, outcome.stage) == ("blocked", GROW.id)
     store.set_state(source, "failed")
     assert snapshot(store, plan).stages[GROW.id].state == "blocked"
+    # Whatever this job was once part of, it is blocked; the plan may be another by now.
+    write_json(store.plan_folder("small") / "plan.json", {**plan, "stages": {}})
+    outcome = job.run_job(store, "small", grown["id"], Circumstance(allocation="7_0"))
+    assert outcome.ending == "blocked"
+    write_json(store.plan_folder("small") / "plan.json", plan)
     store.finish(source, {})
     outcome = job.run_job(store, "small", grown["id"], Circumstance(allocation="7_0"))
     assert outcome.ending == "stopped"
+
+
+def test_ranks_leave_after_every_ending() -> None:
+    assert set(ranks.LEAVE_SECONDS) == set(get_args(job.Ending))
+
+
+def test_a_failure_after_somebody_took_over_is_not_told(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken_over(*_: object) -> None:
+        path = store.run(TRAIN.id) / "claim"
+        claim.let_go(path, "7_0")
+        assert claim.take(path, "8_0") is not None
+        store.set_state(TRAIN.id, "running", allocation="8_0")
+        raise OSError("its folder is gone")
+
+    monkeypatch.setattr(verbs, "run", taken_over)
+    assert attempt(store, TRAIN, "7_0").ending == "stopped"
+    assert store.state(TRAIN.id)["allocation"] == "8_0"

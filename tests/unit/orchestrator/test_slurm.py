@@ -227,6 +227,42 @@ def test_a_plan_cut_anew_waits_for_the_jobs_of_the_old_cut(commands: Path, store
     assert set(PLAN["stages"]) == slurm.queued_stages(store, "small")
 
 
+def test_jobs_of_an_old_cut_that_can_never_start_hold_nothing_up(
+    commands: Path, store: Store
+) -> None:
+    slurm.submit(store, "small", cluster())
+    parent = next(job for job in PLAN["jobs"] if not job["after"])
+    child = next(job for job in PLAN["jobs"] if parent["id"] in job["after"])
+    jobs = [job for job in PLAN["jobs"] if job["id"] not in (parent["id"], child["id"])]
+    again = [
+        {**job, "id": f"{job['id']}-2", "after": [f"{one}-2" for one in job["after"]]}
+        for job in (parent, child)
+    ]
+    extended = {**PLAN, "jobs": [*again, *jobs], "earlier_jobs": [parent, child]}
+    write_json(store.plan_folder("small") / "plan.json", extended)
+    latest, queue = ledger.read(store, "small").latest, commands / "queue"
+    gone = latest[parent["id"]]
+    lines = [one for one in queue.read_text().splitlines() if one.partition("|")[0] != gone]
+    queue.write_text("\n".join(lines) + "\n")
+    slurm.submit(store, "small", cluster())
+    assert latest[child["id"]] in cancelled(commands)
+    waits = [re.search("--dependency=afterok:(.*)", script) for script in scripts(commands)]
+    anew = ledger.read(store, "small").latest
+    assert {job["id"] for job in again} <= set(anew)
+    new = [one[1].split(":") for one in waits[len(lines) :] if one]
+    assert not any(latest[child["id"]] in one for one in new)
+
+
+def test_failed_jobs_that_wait_for_the_queue_are_still_to_be_run_again(
+    commands: Path, store: Store
+) -> None:
+    stage = PLAN["jobs"][-1]["stages"][-1]
+    store.set_state(stage, "failed", attempts=2)
+    assert slurm.submit(store, "small", cluster(max_queued=1), again=True).jobs == 1
+    assert store.state(stage) == {"state": "stopped", "attempts": 2}
+    assert slurm.submit(store, "small", cluster(), again=False).jobs == len(PLAN["jobs"]) - 1
+
+
 def test_ids_that_a_controller_gives_again_are_somebody_elses(commands: Path, store: Store) -> None:
     """A controller that was killed forgets its last jobs, and counts on from before them."""
     slurm.submit(store, "small", cluster())

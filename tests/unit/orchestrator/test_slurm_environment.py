@@ -5,6 +5,7 @@ import os
 import pytest
 
 from orchestrator import slurm_environment
+from orchestrator.work import VARIABLES
 from sweeps.cluster import Slurm
 
 CLUSTER = Slurm(partition="gpu")
@@ -45,6 +46,10 @@ def test_a_setting_of_the_cluster_beats_the_same_wish() -> None:
     said = Slurm(partition="gpu", account="other")
     kept = slurm_environment.for_sbatch(WISHES, said)
     assert kept == {name: value for name, value in WISHES.items() if name != "SBATCH_ACCOUNT"}
+
+
+def test_how_to_compute_is_said_anew_by_each_script() -> None:
+    assert not slurm_environment.for_sbatch(dict.fromkeys(VARIABLES, "1"), CLUSTER)
 
 
 def test_this_process_keeps_its_environment(

@@ -166,6 +166,11 @@ def test_what_was_cancelled_stays_so(
     assert not top_up.stop(store, "small", "cancelled")
 
 
+def test_it_is_one_process_whatever_the_jobs_are() -> None:
+    several = CLUSTER.model_copy(update={"tasks": 8, "nodes": 2})
+    assert top_up.settings(several).ranks == 1
+
+
 def test_it_asks_for_little_and_goes_where_it_is_told() -> None:
     small = top_up.settings(CLUSTER)
     assert (small.partition, small.gpus, small.nodes, small.cpus) == ("cpu", 0, 1, 1)

@@ -53,6 +53,13 @@ def test_numbers_are_drawn_over_tokens(tmp_path: Path, curve: Drawn) -> None:
     assert curve.closed == 1
 
 
+def test_lines_that_are_said_again_are_drawn_once(tmp_path: Path, curve: Drawn) -> None:
+    lines = [{"tokens": tokens, "loss": 1.0} for tokens in (64, 128, 64, 128, 192)]
+    trackers.remember(tmp_path, TensorBoard())
+    draw(tmp_path, *lines)
+    assert [tokens for tokens, _ in curve.lines] == [64, 128, 192]
+
+
 def test_without_a_tracker_nothing_is_opened(tmp_path: Path, curve: Drawn) -> None:
     draw(tmp_path, LINE)
     trackers.remember(tmp_path, Nowhere())
@@ -71,7 +78,7 @@ def test_a_failure_is_said_once_and_left_alone(
 ) -> None:
     trackers.remember(tmp_path, Wandb(mode="offline"))
     curve.fails = 2
-    draw(tmp_path, *(LINE for _ in range(5)))
+    draw(tmp_path, *({**LINE, "tokens": 64 * number} for number in range(1, 6)))
     assert len(curve.lines) == 1
     assert curve.calls == 2
     assert [record.message for record in caplog.records] == [

@@ -15,6 +15,7 @@ from orchestrator.computing import Computing
 from orchestrator.head_loss import HeadLoss
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
+from tests.integration.compiler import compiles
 from tests.integration.test_train import MODEL, Place
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import FAMILIES, network, saved, tiny
@@ -138,6 +139,7 @@ def test_weights_are_named_as_ever(place: Place) -> None:
 
 
 # Dynamo looks at gradients of what has none; as errors its own warnings end it.
+@compiles
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_layers_train_as_others_do(place: Place) -> None:
     """One layer, as the first step waits for the compiler; batches have two parts."""

@@ -21,6 +21,7 @@ from sweeps.errors import GrowpointError
 from sweeps.growth import Depth
 from sweeps.recipe import Recipe
 from sweeps.stages import Train
+from tests.integration.compiler import compiles
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import saved, tiny
 from tests.integration.tiny_olmoe import MODEL
@@ -163,6 +164,7 @@ def test_pieces_of_the_head_and_what_is_made_again(family: str, tied: bool, plac
     place.require_same(f"{name}-again", f"{name}-one")
 
 
+@compiles
 def test_compiled_layers_on_several_ranks(place: Place) -> None:
     source = place.folder / "one layer"
     models.create(MODEL.model_copy(update={"layers": 1}), 0, source)

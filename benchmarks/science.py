@@ -2,11 +2,12 @@
 
     PYTHONPATH=. python -m benchmarks.science --store FOLDER [--markdown docs/science.md]
 
-Launches four sweeps that are made from `demo` (where a trunk is left, the order of layers, noise in
-width, the order of growths), all in one store so that they share trunks and controls; reads their
-records, and Adam's first moments from their checkpoints; and prints a table for each question.
-Verdicts follow from the numbers by the rules of `benchmarks/science_tables.py`. Stopped, the same
-command goes on where it was. `--quick` is the same in a minute, and says nothing about the paper.
+Launches five sweeps that are made from `demo` (where a trunk is left, the order of layers, noise in
+width, the order of growths, a longer budget), all in one store so that they share trunks and
+controls; reads their records, and Adam's first moments from their checkpoints; and prints a table
+for each question. Verdicts follow from the numbers, by the rules of `benchmarks/science_tables.py`.
+Stopped, the same command goes on where it was. `--quick` is the same in a minute, and says nothing
+about the paper.
 """
 
 import argparse
@@ -40,15 +41,23 @@ class Size:
     overrides: tuple[str, ...]
     points_flops: tuple[float, ...]
     early_flops: float
+    middle_flops: float
     late_flops: float
     budgets_flops: tuple[float, ...]
+    longer_flops: tuple[float, ...]  # at the middle point alone
     seeds: tuple[int, ...]  # of the question about sunk compute
     close_seeds: tuple[int, ...]  # of comparisons whose differences are small
 
     @property
     def places(self) -> Places:
         """Those that tables speak of."""
-        return Places(self.early_flops, self.late_flops, self.budgets_flops)
+        return Places(
+            self.early_flops,
+            self.middle_flops,
+            self.late_flops,
+            self.budgets_flops,
+            self.longer_flops,
+        )
 
 
 # Three layers of the demo's are 191 k active parameters, so 6 N 20 N is 4.4e12 FLOPs: the paper's
@@ -58,8 +67,10 @@ FULL = Size(
     overrides=("model.layers=3",),
     points_flops=(0, 1e11, 4.4e11, 1.1e12, 2.2e12, 5.2e12),
     early_flops=4.4e11,
+    middle_flops=1.1e12,
     late_flops=5.2e12,
     budgets_flops=(1.5e11, 5e11),
+    longer_flops=(1.1e12, 2.2e12),
     seeds=(0, 1, 2),
     close_seeds=(0, 1, 2, 3, 4),
 )
@@ -67,8 +78,10 @@ QUICK = Size(
     overrides=("suite.heldout_tokens=4096", "recipe.warmup_tokens=2048"),
     points_flops=(0, 4e9, 8e9, 1.2e10),
     early_flops=4e9,
+    middle_flops=4e9,
     late_flops=1.2e10,
     budgets_flops=(2e9, 4e9),
+    longer_flops=(8e9,),
     seeds=(0,),
     close_seeds=(0, 1),
 )
@@ -77,16 +90,16 @@ QUICK = Size(
 def questions(size: Size) -> dict[str, list[str]]:
     """The overrides that make each sweep of `demo`, by its name."""
     early, late = size.early_flops, size.late_flops
-    given = [*size.overrides, "points.unit=flops", _list("budgets.at", size.budgets_flops)]
-    close = [*given, "exclude=[]", _list("seeds", size.close_seeds)]
+    given, budgets = [*size.overrides, "points.unit=flops"], _list("budgets.at", size.budgets_flops)
+    depth = [*given, "growth=depth", _list("seeds", size.seeds)]
+    close = [*given, budgets, "exclude=[]", _list("seeds", size.close_seeds)]
     at_late = [*close, _list("points.at", (late,))]
     return {
         "science-sunk": [
-            *given,
+            *depth,
+            budgets,
             "exclude=[{arm: [continue], point: [0]}]",
-            "growth=depth",
             _list("points.at", size.points_flops),
-            _list("seeds", size.seeds),
         ],
         "science-layers": [
             *close,
@@ -101,6 +114,13 @@ def questions(size: Size) -> dict[str, list[str]]:
             "arms=[grow,continue]",
         ],
         "science-orders": [*at_late, "growth=orders", "arms=[grow]"],
+        "science-longer": [
+            *depth,
+            "exclude=[]",
+            _list("points.at", (size.middle_flops,)),
+            _list("budgets.at", size.longer_flops),
+            "arms=[grow,continue]",
+        ],
     }
 
 

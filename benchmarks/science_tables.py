@@ -26,21 +26,29 @@ CONFIDENCE, P = 0.9, 0.05
 # and what half a point is in nats at the demo's scale (docs/training.md: 1.3 points are 0.075).
 MARGINS = {"accuracy": 0.5, "loss": 0.03}
 DEPTH, STACK, WIDTH = "depth x2", "depth x2 stack", "width x2"
+At = Literal["early", "middle", "late", "all"]
 CHAINS = ("depth x2 + width x2", "width x2 + depth x2")
 CONTINUE, SCRATCH = "continue", "scratch depth x2"
 
 
 class Places(NamedTuple):
-    """Where comparisons are made: an early and a late growth point, and the extra budgets."""
+    """Growth points and extra budgets of comparisons; the longer ones are at the middle point."""
 
     early: float
+    middle: float
     late: float
     budgets_flops: tuple[float, ...]
+    longer_flops: tuple[float, ...]
 
-    def near(self, sunk_flops: pd.Series, at: str) -> pd.Series:
-        """Which are at that growth point, but for rounding to whole batches."""
-        point = {"early": self.early, "late": self.late}[at]
-        return (sunk_flops / point - 1).abs() < 0.15
+    def at(self, at: At, runs: pd.DataFrame) -> pd.DataFrame:
+        """The runs at a growth point, but for rounding to whole batches, with its budgets."""
+        budgets = self.longer_flops if at == "middle" else self.budgets_flops
+        mine = runs[runs["budget"].isin(budgets)]
+        if at == "all":
+            # An untrained network has nothing that growing it could keep.
+            return mine[mine["sunk_flops"] > 0]
+        point = {"early": self.early, "middle": self.middle, "late": self.late}[at]
+        return mine[(mine["sunk_flops"] / point - 1).abs() < 0.15]
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Claim:
     one: str
     other: str
     expects: Literal["better", "alike"]
-    at: Literal["early", "late", "all"]
+    at: At
 
     @property
     def runs(self) -> tuple[str, str]:
@@ -75,6 +83,7 @@ CLAIMS = (
     Claim("orders", "either order of both growths ends alike", *CHAINS, "alike", "late"),
     Claim("pays", "growing in depth beats starting over", DEPTH, SCRATCH, "better", "all"),
     Claim("pays", "growing in depth beats training on", DEPTH, CONTINUE, "better", "all"),
+    Claim("pays", "it does with twice what is sunk", DEPTH, CONTINUE, "better", "middle"),
     Claim("pays", "growing in width beats training on", WIDTH, CONTINUE, "better", "late"),
     Claim("pays", "growing both ways beats training on", CHAINS[0], CONTINUE, "better", "late"),
 )
@@ -132,7 +141,7 @@ def runs_of(frame: pd.DataFrame, places: Places) -> pd.DataFrame:
 
     Starting over has no growth point, and is there to be compared at every one.
     """
-    asked = np.array(places.budgets_flops)
+    asked = np.array(places.budgets_flops + places.longer_flops)
     found = frame.assign(
         run=[_name(*each) for each in zip(frame["arm"], frame["growth"], strict=True)],
         budget=[asked[np.abs(asked / each - 1).argmin()] for each in frame["extra_flops"]],
@@ -153,10 +162,7 @@ def _name(arm: str, growth: str) -> str:
 def compared(runs: pd.DataFrame, claim: Claim, places: Places) -> Iterator[dict[str, object]]:
     """A row for every growth point, budget and metric at which a claim is held against runs."""
     keys = ["sunk_flops", "converged", "budget", "seed"]
-    mine = runs[runs["run"].isin(claim.runs)]
-    at = mine["sunk_flops"]
-    # An untrained network has nothing that growing it could keep.
-    mine = mine[at > 0 if claim.at == "all" else places.near(at, claim.at)]
+    mine = places.at(claim.at, runs[runs["run"].isin(claim.runs)])
     for metric in METRICS.values():
         both = mine.pivot(index=keys, columns="run", values=metric.column).dropna()
         for (_, converged, _), rows in both.groupby(keys[:-1]):
@@ -236,9 +242,10 @@ def correlations(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(found: Sequence[pd.DataFrame], places: Places) -> pd.DataFrame:
-    """One row for each finding and metric: its verdicts at the largest extra budget."""
+    """One row for each finding and metric: its verdicts at the largest extra budget it has."""
     every = pd.concat([each for each in found if "verdict" in each], ignore_index=True)
-    last = every[every["extra FLOPs"] == text.flops(max(places.budgets_flops))]
+    most = [text.flops(max(each)) for each in (places.budgets_flops, places.longer_flops)]
+    last = every[every["extra FLOPs"].isin(most)]
     rows = [
         {"finding": says, "by": metric, "verdict": counted(list(mine["verdict"]))}
         for (says, metric), mine in last.groupby(["finding", "metric"], sort=False)

@@ -67,7 +67,7 @@ FULL = Size(
     overrides=("model.layers=3",),
     points_flops=(0, 1e11, 4.4e11, 1.1e12, 2.2e12, 5.2e12),
     early_flops=4.4e11,
-    middle_flops=1.1e12,
+    middle_flops=2.2e12,
     late_flops=5.2e12,
     budgets_flops=(1.5e11, 5e11),
     longer_flops=(1.1e12, 2.2e12),
@@ -91,13 +91,14 @@ def questions(size: Size) -> dict[str, list[str]]:
     """The overrides that make each sweep of `demo`, by its name."""
     early, late = size.early_flops, size.late_flops
     given, budgets = [*size.overrides, "points.unit=flops"], _list("budgets.at", size.budgets_flops)
-    depth = [*given, "growth=depth", _list("seeds", size.seeds)]
+    few = [*given, _list("seeds", size.seeds)]
     close = [*given, budgets, "exclude=[]", _list("seeds", size.close_seeds)]
     at_late = [*close, _list("points.at", (late,))]
     return {
         "science-sunk": [
-            *depth,
+            *few,
             budgets,
+            "growth=depth",
             "exclude=[{arm: [continue], point: [0]}]",
             _list("points.at", size.points_flops),
         ],
@@ -115,7 +116,8 @@ def questions(size: Size) -> dict[str, list[str]]:
         ],
         "science-orders": [*at_late, "growth=orders", "arms=[grow]"],
         "science-longer": [
-            *depth,
+            *few,
+            "growth=depth_width",
             "exclude=[]",
             _list("points.at", (size.middle_flops,)),
             _list("budgets.at", size.longer_flops),

@@ -68,23 +68,20 @@ class Claim:
         return self.one, self.other
 
 
+ZERO, LARGE, RANDOM = f"{WIDTH} noise 0", f"{WIDTH} noise 0.1", f"{WIDTH} experts random"
+LONG = "growing in {} beats training on, for as long again"
 CLAIMS = (
     Claim("layers", "before convergence both orders are alike", DEPTH, STACK, "alike", "early"),
     Claim("layers", "after it interposing is better", DEPTH, STACK, "better", "late"),
-    Claim(
-        "noise", "noise of 0.01 is better than none", WIDTH, f"{WIDTH} noise 0", "better", "late"
-    ),
-    Claim(
-        "noise", "noise of 0.01 is better than 0.1", WIDTH, f"{WIDTH} noise 0.1", "better", "late"
-    ),
-    Claim(
-        "noise", "copies beat random experts", WIDTH, f"{WIDTH} experts random", "better", "late"
-    ),
+    Claim("noise", "noise of 0.01 is better than none", WIDTH, ZERO, "better", "late"),
+    Claim("noise", "noise of 0.01 is better than 0.1", WIDTH, LARGE, "better", "late"),
+    Claim("noise", "copies beat random experts", WIDTH, RANDOM, "better", "late"),
     Claim("orders", "either order of both growths ends alike", *CHAINS, "alike", "late"),
     Claim("pays", "growing in depth beats starting over", DEPTH, SCRATCH, "better", "all"),
     Claim("pays", "growing in depth beats training on", DEPTH, CONTINUE, "better", "all"),
-    Claim("pays", "it does with twice what is sunk", DEPTH, CONTINUE, "better", "middle"),
+    Claim("pays", LONG.format("depth"), DEPTH, CONTINUE, "better", "middle"),
     Claim("pays", "growing in width beats training on", WIDTH, CONTINUE, "better", "late"),
+    Claim("pays", LONG.format("width"), WIDTH, CONTINUE, "better", "middle"),
     Claim("pays", "growing both ways beats training on", CHAINS[0], CONTINUE, "better", "late"),
 )
 HEADINGS = {

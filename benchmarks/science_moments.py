@@ -30,13 +30,17 @@ NOT_GROWN, VERDICT = "not grown", f"below {PAPER}"
 SAYS = "first moments before and after are orthogonal"
 GROUPS = ("experts", "router", "attention")
 BEFORE_AFTER, COPIES, OTHERS = "before and after", "copy and original", "copy and another"
+LATER = "copy and original, later"
 Cosines = dict[str, dict[int, float]]  # by what was compared, and by seed
 
 
 def tables(
     folder: Path, names: Sequence[str], places: Places
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """File name, heading and table: by growth and group, at the smallest extra budget."""
+    """File name, heading and table: by growth and group.
+
+    At the end of the smallest extra budget; copies also after the largest, which is `LATER`.
+    """
     store = Store(folder).check()
     found: dict[tuple[str, str], Cosines] = defaultdict(lambda: defaultdict(dict))
     for plan in map(store.plan, names):
@@ -62,8 +66,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 def _is_asked(cell: Mapping[str, Any], places: Places) -> bool:
     is_late = abs(cell["sunk_flops"] / places.late - 1) < 0.15
-    is_known = cell["arm"] != "scratch" and cell["growth"] not in CHAINS
-    return is_late and is_known and cell["budget_index"] == 0
+    return is_late and cell["arm"] != "scratch" and cell["growth"] not in CHAINS
 
 
 def cosines(
@@ -73,8 +76,12 @@ def cosines(
     trained, source = cell["trained"], cell["source"]
     words = [stages[source]["after"], source, stages[trained]["after"], trained]
     ends = opened(words, store)
-    both = updates.compare(Trained(*ends[:2]), Trained(*ends[2:]))
-    pooled = updates.pooled(both.moments)
+    if cell["budget_index"]:
+        for (group, kind), sums in copies(ends[3]).items():
+            if kind == COPIES:
+                yield group, LATER, sums.cosine
+        return
+    pooled = updates.pooled(updates.compare(Trained(*ends[:2]), Trained(*ends[2:])).moments)
     for group in ("all", *GROUPS):
         yield group, BEFORE_AFTER, pooled[group, "all"].cosine
     for (group, kind), sums in copies(ends[3]).items():
@@ -124,7 +131,7 @@ def _row(run: str, group: str, kinds: Cosines) -> dict[str, object]:
         "growth": run,
         "group": group,
         "seeds": len(values[BEFORE_AFTER]),
-        **dict.fromkeys((BEFORE_AFTER, COPIES, OTHERS), "-"),
+        **dict.fromkeys((BEFORE_AFTER, COPIES, LATER, OTHERS), "-"),
     }
     for kind, found in values.items():
         row[kind] = f"{found.mean():+.3f} ± {interval(found)[0]:.3f}"

@@ -125,8 +125,9 @@ def interval(values: FloatArray) -> tuple[float, float, float]:
 def tables(frame: pd.DataFrame, places: Places) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """File name, heading and table of each question that records answer."""
     runs = runs_of(frame, places)
-    yield "sunk", "What is reached after growth, by sunk compute", sunk(runs)
-    yield "correlations", "Rank correlation with sunk compute", correlations(runs)
+    whole = at_every_point(runs)
+    yield "sunk", "What is reached after growth, by sunk compute", sunk(whole)
+    yield "correlations", "Rank correlation with sunk compute", correlations(whole)
     for table, heading in HEADINGS.items():
         mine = [each for each in CLAIMS if each.table == table]
         rows = [row for each in mine for row in compared(runs, each, places)]
@@ -150,6 +151,13 @@ def runs_of(frame: pd.DataFrame, places: Places) -> pd.DataFrame:
     return pd.concat(
         [found[found["arm"] != "scratch"], over.merge(points, how="cross")], ignore_index=True
     )
+
+
+def at_every_point(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs of those seeds that were grown in depth everywhere: further ones only at some points."""
+    depth = runs[runs["run"] == DEPTH]
+    points = depth.groupby("seed")["sunk_flops"].nunique()
+    return runs[runs["seed"].isin(points.index[points == points.max()])]
 
 
 def _name(arm: str, growth: str) -> str:
@@ -215,6 +223,8 @@ def _mean(values: FloatArray, metric: Metric) -> str:
 def correlations(runs: pd.DataFrame) -> pd.DataFrame:
     """Spearman's ρ of growing in depth, over the cells of all seeds, and that of single seeds."""
     grown = runs[runs["run"] == DEPTH]
+    points = grown.groupby("budget")["sunk_flops"].transform("nunique")
+    grown = grown[points >= evidence.POINTS]
     # As asked for: cells of one budget are then one level, however their tokens were rounded.
     grown = grown.assign(extra_flops=grown["budget"])
     rows = []

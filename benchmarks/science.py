@@ -17,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,11 @@ from orchestrator.store import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).with_suffix("")
+RECORDED = (
+    *("arm", "growth", "seed", "sunk_tokens", "extra_tokens", "sunk_flops", "extra_flops"),
+    *("val_loss", "val_loss_se", "accuracy", "accuracy_se", "source", "stage"),
+)
+KEYS = ("finding", "sunk / 6N·20N", "extra FLOPs", "seeds", "cells")
 BEGIN, END = "<!-- numbers: benchmarks/science.py -->", "<!-- end of numbers -->"
 
 
@@ -160,25 +165,36 @@ def records(store: Path, names: Sequence[str]) -> pd.DataFrame:
     return every.drop_duplicates(["stage", "arm", "growth", "source"], ignore_index=True)
 
 
-def cost(store: Path, names: Sequence[str]) -> list[str]:
+def cost(store: Path, names: Sequence[str]) -> str:
     """What the study took, in one line."""
     stages: dict[str, dict[str, Any]] = {}
     for name in names:
         stages |= json.loads((store / "plans" / name / "plan.json").read_text())["stages"]
-    flops = sum(stage["flops"] for stage in stages.values())
     spent = pd.read_csv(store / "science-cost.csv", names=["sweep", "seconds", "core_seconds"])
     wall, core = spent["seconds"].sum() / 60, spent["core_seconds"].sum() / 60
-    return [
-        f"{len(stages)} stages, {flops:.2g} FLOPs, {wall:.0f} minutes and {core:.0f} core minutes"
-        f" on two workers of one thread, of {os.cpu_count()} cores."
-    ]
+    return (
+        f"{len(stages)} stages, {flops(stages):.2g} FLOPs, {core:.0f} core minutes in {wall:.0f}"
+        f" minutes, by two workers of one thread on {os.cpu_count()} cores."
+    )
 
 
-def report(store: Path, size: Size) -> list[tuple[str, str, pd.DataFrame]]:
+def flops(stages: Mapping[str, Mapping[str, Any]]) -> float:
+    """What was computed. Phases after one stage are one phase here, seen at several lengths."""
+    phases: dict[str, float] = {}
+    for stage in stages.values():
+        if stage["kind"] == "train":
+            begun, after = stages[stage["starts_from"]], stage["after"]
+            first = begun["tokens"] if stage["starts_from"] != after else 0
+            whole = stage["flops"] * stage["tokens"] / (stage["tokens"] - first)
+            phases[after] = max(phases.get(after, 0.0), whole)
+    scored = sum(stage["flops"] for stage in stages.values() if stage["kind"] == "evaluate")
+    return sum(phases.values()) + float(scored)
+
+
+def report(store: Path, size: Size, frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
     """File name, heading, and table of every question; what they come to goes first."""
-    names = list(questions(size))
-    found = [*science_tables.tables(records(store, names), size.places)]
-    moments = [*science_moments.tables(store, names, size.places)]
+    found = [*science_tables.tables(frame, size.places)]
+    moments = [*science_moments.tables(store, list(questions(size)), size.places)]
     parts = [
         science_tables.summary([table for _, _, table in found], size.places),
         science_moments.summary(moments[0][2]),
@@ -188,9 +204,23 @@ def report(store: Path, size: Size) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a table."""
+    """Lines of a table, what both metrics say beside each other."""
+    if "metric" in table:
+        table = beside(table)
     rows = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).to_numpy()]
     return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def beside(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for all metrics; a metric that a row does not have is `-`."""
+    keys = [each for each in table if each in KEYS]
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in table.to_dict("records"):
+        own = {key: row.pop(key) for key in keys}
+        metric = row.pop("metric")
+        mine = rows.setdefault(tuple(map(str, own.values())), own)
+        mine |= {f"{metric}: {column}": value for column, value in row.items()}
+    return pd.DataFrame(list(rows.values())).fillna("-")
 
 
 def insert(path: Path, lines: Sequence[str]) -> None:
@@ -217,9 +247,11 @@ def main() -> None:
     store.mkdir(parents=True, exist_ok=True)
     for name, overrides in questions(size).items():
         launch(store, name, overrides)
-    lines = cost(store, list(questions(size)))
+    lines = [cost(store, list(questions(size)))]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, heading, table in report(store, size):
+    frame = records(store, list(questions(size)))
+    write_atomic(folder / "records.csv", frame[list(RECORDED)].to_csv(index=False).encode())
+    for name, heading, table in report(store, size, frame):
         lines += ["", f"### {heading}", "", *markdown(table)]
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False).encode())
     print("\n".join(lines))

@@ -58,8 +58,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     whole = table[table["group"] == "all"]
     grown = whole["growth"] != NOT_GROWN
     rows = [
-        {"finding": SAYS, "by": by, "verdict": counted(list(whole.loc[mask, VERDICT]))}
-        for by, mask in (("growths", grown), ("control, not grown", ~grown))
+        {"finding": SAYS, "metric": what, "verdict": counted(list(whole.loc[mask, VERDICT]))}
+        for what, mask in (("cosine", grown), ("cosine, not grown", ~grown))
     ]
     return pd.DataFrame(rows)
 

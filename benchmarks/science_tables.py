@@ -196,7 +196,7 @@ def _unit(metric: Metric) -> str:
 def sunk(runs: pd.DataFrame) -> pd.DataFrame:
     """Means over seeds of growing in depth, training on and starting over, with their errors."""
     rows = []
-    for (_, converged, _), every in runs.groupby(["sunk_flops", "converged", "budget"]):
+    for (_, _, converged), every in runs.groupby(["budget", "sunk_flops", "converged"]):
         if DEPTH not in set(every["run"]):
             continue
         row = {
@@ -210,7 +210,7 @@ def sunk(runs: pd.DataFrame) -> pd.DataFrame:
                 values = every.loc[every["run"] == run, metric.column].to_numpy(float)
                 row[f"{metric.name}, {run}"] = _mean(values * metric.shown, metric)
         rows.append(row)
-    return pd.DataFrame(rows).sort_values("extra FLOPs", kind="stable", ignore_index=True)
+    return pd.DataFrame(rows)
 
 
 def _mean(values: FloatArray, metric: Metric) -> str:
@@ -254,7 +254,7 @@ def summary(found: Sequence[pd.DataFrame], places: Places) -> pd.DataFrame:
     most = [text.flops(max(each)) for each in (places.budgets_flops, places.longer_flops)]
     last = every[every["extra FLOPs"].isin(most)]
     rows = [
-        {"finding": says, "by": metric, "verdict": counted(list(mine["verdict"]))}
+        {"finding": says, "metric": metric, "verdict": counted(list(mine["verdict"]))}
         for (says, metric), mine in last.groupby(["finding", "metric"], sort=False)
     ]
     return pd.DataFrame(rows)

@@ -238,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--store", type=Path, default=Path("science-store"))
     parser.add_argument("--quick", action="store_true", help="a minute, in a store of its own")
-    parser.add_argument("--csv", type=Path, help="folder of the tables (benchmarks/science_records)")
+    parser.add_argument("--csv", type=Path, help="where the tables go")
     parser.add_argument("--markdown", type=Path, help="a page that the tables go into")
     asked = parser.parse_args()
     size = QUICK if asked.quick else FULL

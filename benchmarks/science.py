@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 
 import analysis
-from benchmarks import science_moments, science_tables
+from benchmarks import science_moments, science_page, science_tables
 from benchmarks.science_tables import Places
 from orchestrator.store import write_atomic
 
@@ -35,8 +35,6 @@ RECORDED = (
     *("arm", "growth", "seed", "sunk_tokens", "extra_tokens", "sunk_flops", "extra_flops"),
     *("val_loss", "val_loss_se", "accuracy", "accuracy_se", "source", "stage"),
 )
-KEYS = ("finding", "sunk / 6N·20N", "extra FLOPs", "seeds", "cells")
-BEGIN, END = "<!-- numbers: benchmarks/science.py -->", "<!-- end of numbers -->"
 
 
 @dataclass(frozen=True)
@@ -171,10 +169,11 @@ def cost(store: Path, names: Sequence[str]) -> str:
     for name in names:
         stages |= json.loads((store / "plans" / name / "plan.json").read_text())["stages"]
     spent = pd.read_csv(store / "science-cost.csv", names=["sweep", "seconds", "core_seconds"])
-    wall, core = spent["seconds"].sum() / 60, spent["core_seconds"].sum() / 60
+    # Not the time on the wall: the machine may have had other work, and the study been stopped.
+    core = spent["core_seconds"].sum() / 60
     return (
-        f"{len(stages)} stages, {flops(stages):.2g} FLOPs, {core:.0f} core minutes in {wall:.0f}"
-        f" minutes, by two workers of one thread on {os.cpu_count()} cores."
+        f"{len(stages)} stages, {flops(stages):.2g} FLOPs, {core:.0f} core minutes,"
+        f" by two workers of one thread on {os.cpu_count()} cores."
     )
 
 
@@ -203,36 +202,6 @@ def report(store: Path, size: Size, frame: pd.DataFrame) -> list[tuple[str, str,
     return [("findings", "What shows and what does not", summary), *found, *moments]
 
 
-def markdown(table: pd.DataFrame) -> list[str]:
-    """Lines of a table, what both metrics say beside each other."""
-    if "metric" in table:
-        table = beside(table)
-    rows = [list(map(str, table.columns)), ["---"] * table.shape[1], *table.astype(str).to_numpy()]
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def beside(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for all metrics; a metric that a row does not have is `-`."""
-    keys = [each for each in table if each in KEYS]
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    for row in table.to_dict("records"):
-        own = {key: row.pop(key) for key in keys}
-        metric = row.pop("metric")
-        mine = rows.setdefault(tuple(map(str, own.values())), own)
-        mine |= {f"{metric}: {column}": value for column, value in row.items()}
-    return pd.DataFrame(list(rows.values())).fillna("-")
-
-
-def insert(path: Path, lines: Sequence[str]) -> None:
-    """Put `lines` between the marks of a page. Raises SystemExit for a page without them."""
-    text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"{path} needs one line `{BEGIN}` and one `{END}` after it")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    write_atomic(path, "\n".join([before + BEGIN, "", *lines, "", END + after]).encode())
-
-
 def main() -> None:
     """Run what is missing, print tables, write CSV files."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -252,11 +221,11 @@ def main() -> None:
     frame = records(store, list(questions(size)))
     write_atomic(folder / "records.csv", frame[list(RECORDED)].to_csv(index=False).encode())
     for name, heading, table in report(store, size, frame):
-        lines += ["", f"### {heading}", "", *markdown(table)]
+        lines += ["", f"### {heading}", "", *science_page.markdown(table)]
         write_atomic(folder / f"{name}.csv", table.to_csv(index=False).encode())
     print("\n".join(lines))
     if asked.markdown:
-        insert(asked.markdown, lines)
+        science_page.insert(asked.markdown, lines)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import science
+from benchmarks import science_page
 from benchmarks.science_tables import (
     CLAIMS,
     CLOSE,
@@ -76,10 +76,13 @@ def test_luck_that_a_seed_shares_does_not_hide_a_difference(advantage: float, ve
 
 def test_tables_go_between_the_marks_of_a_page_and_nowhere_else(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"above\n\n{science.BEGIN}\nold\n{science.END}\n\nbelow\n")
+    page.write_text(f"above\n\n{science_page.BEGIN}\nold\n{science_page.END}\n\nbelow\n")
     for _ in range(2):
-        science.insert(page, ["new"])
-        assert page.read_text() == f"above\n\n{science.BEGIN}\n\nnew\n\n{science.END}\n\nbelow\n"
+        science_page.insert(page, ["new"])
+        assert (
+            page.read_text()
+            == f"above\n\n{science_page.BEGIN}\n\nnew\n\n{science_page.END}\n\nbelow\n"
+        )
     page.write_text("no marks")
     with pytest.raises(SystemExit):
-        science.insert(page, ["new"])
+        science_page.insert(page, ["new"])

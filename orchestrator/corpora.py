@@ -6,6 +6,7 @@ import os
 import platform
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,9 +16,9 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 from tokenizers import Tokenizer
 
-from orchestrator import tokenfiles
+from orchestrator import tokenfiles, unfinished
 from orchestrator import tokenizer as tokenizers
-from orchestrator.documents import Document, documents, rank
+from orchestrator.documents import Document, documents, rank, rows
 from orchestrator.store import sync, unwritable
 from orchestrator.tokens import FORMAT
 from sweeps.data import Bpe, Corpus, Hub, Pretrained, Stdlib, Text, Tokens
@@ -47,7 +48,8 @@ def prepare(
 
     train.bin and heldout.bin (little-endian uint16, uint32 above 65536 tokens), heldout_ends.npy
     (where its documents end), tokenizer.json, corpus.json. Existing token files stay where they
-    are. Raises GrowpointError if the sources changed since planning, or make no corpus.
+    are. Goes on from an earlier preparation that was killed, or whose dataset could no longer be
+    read. Raises GrowpointError if the sources changed since planning, or make no corpus.
     """
     if (folder / "corpus.json").exists():
         return
@@ -58,12 +60,17 @@ def prepare(
         if isinstance(data, Tokens):
             info = tokenfiles.described(data)
         else:
-            info = _written(data, aside, on_progress or _silent)
+            info = _written(data, folder, aside, on_progress or _silent)
         _publish({"format": FORMAT, "corpus": asked(corpus), **info}, aside, folder)
+        for old in unfinished.leftovers(folder):
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise unwritable(folder, error) from error
+        # Unless somebody else has finished it meanwhile, and cleared this one's files away.
+        if not (folder / "corpus.json").exists():
+            raise unwritable(folder, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if not (aside / unfinished.JOURNAL).exists():
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _silent(step: str, characters: int) -> None:
@@ -106,26 +113,57 @@ def _publish(info: dict[str, Any], aside: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
-def _written(data: Stdlib | Text | Hub, aside: Path, progress: Progress) -> dict[str, Any]:
-    tokenizer, end = _tokenizer(data, progress)
-    tokenizers.save(tokenizer, end, aside)
+def _written(
+    data: Stdlib | Text | Hub, folder: Path, aside: Path, progress: Progress
+) -> dict[str, Any]:
+    made_by = {"python": platform.python_version(), "tokenizers": version("tokenizers")}
+    before = unfinished.taken_over(folder, aside, {"format": FORMAT, "made_by": made_by}) or {}
+    if before:
+        tokenizer, end = Tokenizer.from_file(str(aside / "tokenizer.json")), before["end"]
+    else:
+        tokenizer, end = _tokenizer(data, progress)
+        tokenizers.save(tokenizer, end, aside)
     dtype = "<u2" if data.tokenizer.vocabulary <= 65536 else "<u4"
-    with (aside / "train.bin").open("wb") as first, (aside / "heldout.bin").open("wb") as second:
-        train, heldout = _Half(first, "train.bin", dtype), _Half(second, "heldout.bin", dtype)
-        behind = 0
-        for chunk in _chunks(_pieces(data, train, heldout)):
-            _encode(chunk, tokenizer, end)
-            behind += sum(len(piece.text) for piece in chunk)
-            progress("tokens", behind)
+    with (aside / "train.bin").open("ab") as first, (aside / "heldout.bin").open("ab") as second:
+        train = _Half(first, "train.bin", dtype, **before.get("train", {}))
+        heldout = _Half(second, "heldout.bin", dtype, **before.get("heldout", {}))
+        said = {"format": FORMAT, "made_by": made_by, "end": end}
+        _tokenized(data, tokenizer, said, before.get("documents", 0), (train, heldout), progress)
     _require_both(data, train, heldout)
     np.save(aside / "heldout_ends.npy", np.array(heldout.ends, dtype=np.int64))
+    (aside / unfinished.JOURNAL).unlink(missing_ok=True)
     return {
         "vocabulary": data.tokenizer.vocabulary,
         "end_of_document": end,
         "train": train.described(),
         "heldout": {**heldout.described(), "ends": "heldout_ends.npy"},
-        "made_by": {"python": platform.python_version(), "tokenizers": version("tokenizers")},
+        "made_by": made_by,
     }
+
+
+def _tokenized(
+    data: Stdlib | Text | Hub,
+    tokenizer: Tokenizer,
+    said: dict[str, Any],
+    behind: int,
+    halves: "tuple[_Half, _Half]",
+    progress: Progress,
+) -> None:
+    """Tokenize all documents after so many; notes from time to time how far it came."""
+    train, heldout = halves
+    aside, noted = Path(train.file.name).parent, time.monotonic()
+    for chunk in _chunks(_pieces(data, train, heldout, behind)):
+        _encode(chunk, tokenizer, said["end"])
+        progress("tokens", train.characters + heldout.characters)
+        last = chunk[-1]
+        if last.last and time.monotonic() - noted >= unfinished.NOTE_SECONDS:
+            counts = {
+                "train": train.counts(),
+                "heldout": {**heldout.counts(), "ends": heldout.ends},
+            }
+            files = {half.name: half.file for half in halves}
+            unfinished.note(aside, files, {**said, "documents": last.number, **counts})
+            noted = time.monotonic()
 
 
 def _tokenizer(data: Stdlib | Text | Hub, progress: Progress) -> tuple[Tokenizer, int]:
@@ -156,19 +194,25 @@ class _Half:
     dtype: str
     tokens: int = 0
     characters: int = 0
-    ends: list[int] = field(default_factory=list)
+    documents: int = 0
+    ends: list[int] = field(default_factory=list)  # of the held-out half
 
     def add(self, ids: list[int]) -> None:
         self.file.write(np.array(ids, dtype=self.dtype).tobytes())
         self.tokens += len(ids)
 
+    def counts(self) -> dict[str, int]:
+        return {
+            "tokens": self.tokens,
+            "characters": self.characters,
+            "documents": self.documents,
+        }
+
     def described(self) -> dict[str, Any]:
         size = self.tokens * np.dtype(self.dtype).itemsize
         place = {"path": self.name, "dtype": self.dtype, "offset": 0}
         return {
-            "documents": len(self.ends),
-            "characters": self.characters,
-            "tokens": self.tokens,
+            **self.counts(),
             "parts": [{**place, "tokens": self.tokens, "bytes": size}],
         }
 
@@ -179,15 +223,18 @@ class _Piece(NamedTuple):
     half: _Half
     text: str
     last: bool
+    number: int  # of its document, counted from 1
 
 
-def _pieces(data: Stdlib | Text | Hub, train: _Half, heldout: _Half) -> Iterator[_Piece]:
-    for document in documents(data):
+def _pieces(
+    data: Stdlib | Text | Hub, train: _Half, heldout: _Half, behind: int
+) -> Iterator[_Piece]:
+    for number, document in enumerate(rows(data, behind), behind + 1):
         half = heldout if _is_heldout(data, document) else train
         start, text = 0, document.text
         while start < len(text):
             end = _cut(text, start)
-            yield _Piece(half, text[start:end], end == len(text))
+            yield _Piece(half, text[start:end], end == len(text), number)
             start = end
 
 
@@ -218,11 +265,13 @@ def _encode(chunk: Sequence[_Piece], tokenizer: Tokenizer, end: int) -> None:
         piece.half.characters += len(piece.text)
         piece.half.add([*encoding.ids, end] if piece.last else encoding.ids)
         if piece.last:
-            piece.half.ends.append(piece.half.tokens)
+            piece.half.documents += 1
+            if piece.half.name == "heldout.bin":
+                piece.half.ends.append(piece.half.tokens)
 
 
 def _require_both(data: Stdlib | Text | Hub, train: _Half, heldout: _Half) -> None:
-    if train.ends and heldout.ends:
+    if train.documents and heldout.documents:
         return
     ranks = sorted({rank(data.seed, document.text) for document in documents(data)})
     if not ranks:
@@ -231,7 +280,7 @@ def _require_both(data: Stdlib | Text | Hub, train: _Half, heldout: _Half) -> No
             [("kind", data.kind)],
             "data.paths=[FOLDER]",
         )
-    missing = "training" if heldout.ends else "held-out"
+    missing = "training" if heldout.documents else "held-out"
     # Just above the lowest rank, one document is held out, and the rest stays for training.
     share = (math.floor(ranks[0] * 1000) + 1) / 1000
     alone = len(ranks) == 1 or share >= 1

@@ -25,8 +25,14 @@ def documents(data: Stdlib | Text | Hub) -> Iterator[Document]:
     Plain files are one document each; .jsonl and .parquet files one for each row. Raises
     GrowpointError for what cannot be read, naming file and place.
     """
-    found = _dataset(data) if isinstance(data, Hub) else _files(data)
-    return (document for document in found if document.text)
+    return (document for document in rows(data) if document.text)
+
+
+def rows(data: Stdlib | Text | Hub, behind: int = 0) -> Iterator[Document]:
+    """All documents, also those without text, from the one after `behind` on."""
+    if isinstance(data, Hub):
+        return _dataset(data, behind)
+    return islice(_files(data), behind, None)
 
 
 def rank(seed: int, text: str) -> float:
@@ -133,24 +139,25 @@ def _no_column(column: str, columns: list[str], place: object) -> GrowpointError
     )
 
 
-def _dataset(data: Hub) -> Iterator[Document]:
-    rows = islice(_rows(data), data.documents)
-    for number, row in enumerate(rows, 1):
+def _dataset(data: Hub, behind: int) -> Iterator[Document]:
+    left = None if data.documents is None else max(0, data.documents - behind)
+    for number, row in enumerate(islice(_rows(data, behind), left), behind + 1):
         yield Document(f"row {number}", _text(row, data.column, data.dataset, number))
 
 
-def _rows(data: Hub) -> Iterator[dict[str, Any]]:
+def _rows(data: Hub, behind: int) -> Iterator[dict[str, Any]]:
     local = Path(data.dataset).is_dir()
     try:
         from datasets import load_dataset
 
-        yield from load_dataset(
+        found = load_dataset(
             data.dataset,
             data.name,
             split=data.split,
             revision=None if local else data.revision,
             streaming=True,
         )
+        yield from found.skip(behind) if behind else found
     # The library raises whatever its readers, the hub and the network raise.
     except Exception as error:
         if isinstance(error, GrowpointError):

@@ -127,6 +127,9 @@ class Loop:
         mine = share(batch.sequences, most, ranks.rank, ranks.world)
         whole = self._stream.batch(tokens + mine.first * length, mine.count)
         rows = torch.from_numpy(cut(whole, batch.row_tokens))
+        if self._how.device.startswith("cuda"):
+            # From other memory the copy would wait until the GPU has done all that is queued.
+            rows = rows.pin_memory()
         self._loads.clear()
         loss, router = self._backward(mine, rows.to(self._how.device, non_blocking=True))
         norm = self.optimizer.clip()

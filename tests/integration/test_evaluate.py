@@ -19,9 +19,9 @@ from orchestrator.evaluate import choice_accuracy, clustered, evaluate, next_tok
 from orchestrator.tokens import Tape, opened
 from sweeps.data import Corpus, Tokens, corpus
 from sweeps.errors import GrowpointError
-from sweeps.model import Model
 from sweeps.suite import Choices, Suite
 from tests.integration.tiny_corpus import prepared
+from tests.integration.tiny_olmoe import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -262,19 +262,7 @@ def test_token_files_are_scored_too(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_scored(tmp_path: Path, tokens: tuple[Corpus, Path]) -> None:
-    model = Model(
-        family="olmoe",
-        layers=1,
-        hidden=16,
-        heads=2,
-        kv_heads=2,
-        head_dim=8,
-        experts=4,
-        top_k=2,
-        expert_hidden=16,
-        vocabulary=VOCABULARY,
-        positions=64,
-    )
+    model = MODEL.model_copy(update={"layers": 1, "vocabulary": VOCABULARY})
     models.create(model, 0, tmp_path / "init")
     suite = SUITE.model_copy(update={"choices": CHOICES})
     scores = evaluate(suite, tokens[0], tmp_path / "init", tokens[1])

@@ -14,27 +14,15 @@ from orchestrator import models
 from orchestrator.evaluate import at_lengths, evaluate, next_token
 from orchestrator.perturbed import Noise, disturb
 from sweeps.data import Corpus
-from sweeps.model import Model
 from sweeps.suite import Suite
 from tests.integration.test_evaluate import VOCABULARY, Stub, table
 from tests.integration.tiny_corpus import prepared
+from tests.integration.tiny_olmoe import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 CORPUS = Corpus(kind="text", fingerprint="x", heldout_share=0.2, seed=0, vocabulary=VOCABULARY)
-TINY = Model(
-    family="olmoe",
-    layers=1,
-    hidden=16,
-    heads=2,
-    kv_heads=2,
-    head_dim=8,
-    experts=4,
-    top_k=2,
-    expert_hidden=16,
-    vocabulary=VOCABULARY,
-    positions=64,
-)
+TINY = MODEL.model_copy(update={"layers": 1, "vocabulary": VOCABULARY})
 
 
 @pytest.fixture(scope="module")

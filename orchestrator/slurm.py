@@ -52,11 +52,7 @@ def submit(
     """
     held = claim.take(store.plan_folder(sweep) / "launch", "submit")
     if held is None:
-        raise GrowpointError(
-            "another launch of this sweep is under way",
-            [("store", store.root.resolve())],
-            f"growpoint status {sweep}",
-        )
+        raise batch.under_way(store, sweep)
     with held:
         book, lines = ledger.read(store, sweep), slurm_queue.queue()
         plan = store.plan(sweep)

@@ -125,6 +125,15 @@ def _look_up(book: Ledger) -> None:
         logger.warning("squeue does not answer either: %s", dict(error.evidence).get("says"))
 
 
+def under_way(store: Store, sweep: str) -> GrowpointError:
+    """What somebody is told who comes while another submits."""
+    return GrowpointError(
+        "another launch of this sweep is under way",
+        [("store", store.root.resolve())],
+        f"growpoint status {sweep}",
+    )
+
+
 def settle(book: Ledger, lines: Mapping[str, Queued]) -> None:
     """Clear up intents of which nobody could say what became of them.
 

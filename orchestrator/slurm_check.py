@@ -121,9 +121,9 @@ def check_ranks(cluster: Slurm, stages: Iterable[Stage]) -> None:
 
     Also for commands that train: they make processes of their own.
     """
-    for stage in stages:
+    for stage in stages if cluster.ranks > 1 else ():
         if isinstance(stage.do, Train):
-            if cluster.ranks > 1 and isinstance(stage.do.recipe, CommandRecipe):
+            if isinstance(stage.do.recipe, CommandRecipe):
                 raise GrowpointError(
                     "a command that trains makes its processes itself",
                     [("nodes", cluster.nodes), ("tasks", cluster.tasks)],

@@ -33,8 +33,7 @@ def record(
         list(pool.map(lambda one: _note(store, str(plan["sweep"]), book, *one[1:]), ended))
     for job, stage, said in ended:
         if said.word == "failed":
-            why = f"SLURM says that job #{said.slurm_id} {said.reason}"
-            notify.failed(store, str(plan["sweep"]), stage, why)
+            notify.failed(store, str(plan["sweep"]), stage, _words(said))
         if said.node and said.word == "failed" and _seconds(said.elapsed) < START_SECONDS:
             dead.append((said.node, job))
     _remember(store, str(plan["sweep"]), dead)
@@ -46,7 +45,7 @@ def _note(store: Store, sweep: str, book: Ledger, stage: str, said: Said) -> Non
     store.set_state(
         stage,
         said.word,
-        error=f"SLURM says that job #{said.slurm_id} {said.reason}",
+        error=_words(said),
         scheduler=said.slurm_id,
         allocation=said.slurm_id,
         at=time.time(),
@@ -57,6 +56,10 @@ def _note(store: Store, sweep: str, book: Ledger, stage: str, said: Said) -> Non
     if said.reason not in BACK:
         # Its next job may start on another machine, which cannot see that it is gone.
         claim.let_go(store.run(stage) / "claim", said.slurm_id)
+
+
+def _words(said: Said) -> str:
+    return f"SLURM says that job #{said.slurm_id} {said.reason}"
 
 
 def _ended(

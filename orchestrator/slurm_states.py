@@ -18,9 +18,9 @@ GRACE_SECONDS = 300.0
 LONGEST_WORD = 120_000
 # Held back before they run again; NODE_FAIL and PREEMPTED are ends only once they left the queue.
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
-# Ends after which the same job may be tried again as it is.
 # Of a job that ended well, whatever it left undone.
 ENDED = "ended"
+# Ends after which the same job may be tried again as it is.
 STOPPED = {
     "CANCELLED": "was cancelled",
     "NODE_FAIL": "lost its node",

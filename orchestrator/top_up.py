@@ -221,10 +221,6 @@ def _alone(store: Store, sweep: str) -> Iterator[None]:
     name = store.plan_folder(sweep) / "top_up.claim"
     held = claim.wait(name, "top_up", lambda: time.monotonic() > until)
     if held is None:
-        raise GrowpointError(
-            "another launch of this sweep is under way",
-            [("store", store.root.resolve())],
-            f"growpoint status {sweep}",
-        )
+        raise slurm_batch.under_way(store, sweep)
     with held:
         yield

@@ -18,11 +18,8 @@ FAILS = "suite.heldout_tokens=10000000"
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    hook = Hook()
-    yield hook
-    hook.hang.set()
-    hook.server.shutdown()
-    hook.server.server_close()
+    with Hook() as hook:
+        yield hook
 
 
 def test_failed_stuck_left_run_again_and_done(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.progress import WORK
 from tests.e2e.slurm_sweep import Sweep
 from tests.slurm.cluster import Cluster
 
@@ -33,7 +34,7 @@ def test_warned_in_mid_training(
     words += [f"recipe.files={{it: {script}}}", 'recipe.run=[bash, "{it}"]']
     sweep.words = words
     sweep.launch()
-    sweep.until(lambda: any(store.glob("runs/train-*/work/up")))
+    sweep.until(lambda: any(store.glob(f"runs/train-*/{WORK}/up")))
     [run] = store.glob("runs/train-*")
     allocation = json.loads((run / "state.json").read_text())["allocation"]
     slurm.run("scancel", "--signal=USR2", allocation)

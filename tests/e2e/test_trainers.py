@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.progress import WORK
 from tests.e2e.conftest import Run
 
 TRAINERS = Path(__file__).parents[2] / "docs" / "trainers"
@@ -98,7 +99,7 @@ def await_piece(store: Path, seconds: float = 240) -> Path:
     """Wait until some stage has a piece of its training behind it; its folder."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        for path in store.glob("runs/train-*/work/step"):
+        for path in store.glob(f"runs/train-*/{WORK}/step"):
             return path.parents[1]
         time.sleep(0.01)
     raise AssertionError("no piece was trained")

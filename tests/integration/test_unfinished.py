@@ -53,6 +53,18 @@ class Reading:
             yield document
 
 
+def ended(data: Text | Hub, reading: Reading, place: Path) -> Path:
+    """Where a preparation was ended at its 20th document; from now on all are read."""
+    made = corpus(data)
+    folder = place / "cut" / made.id
+    reading.last, reading.error = 20, KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data, made, folder)
+    reading.last = FILES + 1
+    reading.numbers.clear()
+    return folder
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -85,14 +97,9 @@ def test_what_is_noted_must_be_there(
     data: Text | Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, reading = corpus(data), Reading(monkeypatch)
-    folder = tmp_path / "cut" / made.id
-    reading.last, reading.error = 20, KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        prepare(data, made, folder)
+    folder = ended(data, reading, tmp_path)
     (left,) = unfinished.leftovers(folder)
     (left / "train.bin").write_bytes(b"")
-    reading.last = FILES + 1
-    reading.numbers.clear()
     prepare(data, made, folder)
     assert reading.numbers[0] == 1
     prepare(data, made, tmp_path / "whole" / made.id)
@@ -103,12 +110,7 @@ def test_notes_of_other_versions_are_left_alone(
     data: Text | Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, reading = corpus(data), Reading(monkeypatch)
-    folder = tmp_path / "cut" / made.id
-    reading.last, reading.error = 20, KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        prepare(data, made, folder)
+    folder = ended(data, reading, tmp_path)
     monkeypatch.setattr(corpora, "version", lambda package: "another")
-    reading.last = FILES + 1
-    reading.numbers.clear()
     prepare(data, made, folder)
     assert reading.numbers[0] == 1

@@ -46,14 +46,19 @@ class Hook:
         self.url = f"http://127.0.0.1:{self.server.server_port}/secret"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
+    def __enter__(self) -> "Hook":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang.set()
+        self.server.shutdown()
+        self.server.server_close()
+
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    hook = Hook()
-    yield hook
-    hook.hang.set()
-    hook.server.shutdown()
-    hook.server.server_close()
+    with Hook() as hook:
+        yield hook
 
 
 @pytest.fixture

@@ -92,15 +92,24 @@ class Sweep:
         """The words after `growpoint`."""
         return ["launch", "demo", *self.words, f"name={self.name}", *ASKED, *more, "--yes"]
 
-    def status(self, code: int = 0) -> dict[str, Any]:
-        """`growpoint status` as data."""
-        said = self.growpoint("status", self.name, "--json", cwd=self.store, code=code)
+    def status(self) -> dict[str, Any]:
+        """`growpoint status` as data; its exit code is asserted to tell of a failure."""
+        said = self.growpoint("status", self.name, "--json", cwd=self.store, code=None)
         found: dict[str, Any] = json.loads(said.stdout)
+        assert said.returncode == bool(found["stages"]["failed"])
         return found
 
-    def states(self, code: int = 0) -> dict[str, str]:
-        """The state of each unfinished stage."""
-        return {one["stage"]: one["state"] for one in self.status(code)["unfinished"]}
+    def becomes(self, state: str, stage: str = "") -> None:
+        """Wait until `status` tells that a stage, or any, is in a state, and no job is left.
+
+        Accounting hears of the end of a job seconds after it has left the queue.
+        """
+
+        def told() -> bool:
+            unfinished = self.status()["unfinished"]
+            return any(one["state"] == state and stage in one["stage"] for one in unfinished)
+
+        self.until(lambda: not self.queue() and told(), 90)
 
     def plan(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(
@@ -230,7 +239,7 @@ class Sweep:
     def ready(self) -> None:
         """Clear away what an earlier test has left in the queue, and of its nodes."""
         self.slurm.run("scancel", "--me")
-        self.until(lambda: not self.queue(), 60)
+        self.until(lambda: not self.queue(), 120)
         self._hasten()
 
     def tell(self, injected: str, happens: str, lost: str) -> None:

@@ -127,7 +127,7 @@ def test_a_full_queue_is_topped_up_and_a_forgotten_parent_is_missed(
     tiny = ("cluster.account=lab", "cluster.qos=tiny")
     said = sweep.launch(*tiny).stdout
     assert "the queue is full by the submit limit of qos tiny" in said
-    assert len(sweep.queue()) <= 5
+    assert len(sweep.queue("--qos=tiny")) <= 5
     for _ in range(len(sweep.plan()["jobs"])):
         sweep.until(lambda: not sweep.queue())
         if sweep.complete():

@@ -203,7 +203,7 @@ def _write(
     def compared(stop: Callable[[], bool]) -> str:
         if not how.check:
             return ""
-        return growth_check.compare(place.root / "sketch", growth.config, growth.files, stop)
+        return growth_check.compare(place.sketch, growth.config, growth.files, stop)
 
     def searched(stop: Callable[[], bool]) -> list[str]:
         return growth_check.not_finite(growth.source, stop) if how.check_values else []

@@ -1,7 +1,8 @@
 """A folder that is not there until it is whole, and whose finished files outlive a kill.
 
 Beside the target `NAME` lies `.NAME.growing`: a claim (who works on it), a journal (which files are
-finished, of which plan), and `files`, which becomes the target by one rename.
+finished, of which plan), `sketch` (heads to be checked), and `files`, which becomes the target by
+one rename.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from orchestrator.stream import kept
 from sweeps.errors import GrowpointError
 
 JOURNAL = "journal.json"
+SKETCH = "sketch"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Partial:
     def folder(self) -> Path:
         """What becomes the target."""
         return self.root / "files"
+
+    @property
+    def sketch(self) -> Path:
+        """Where its heads are held against the model class; a kill leaves it behind."""
+        return self.root / SKETCH
 
     def add(self, name: str, sha256: str) -> None:
         """Remember a file that is safe on disk."""
@@ -112,6 +119,7 @@ def _finished(root: Path, plan: str) -> dict[str, str]:
 def _found(root: Path, plan: str) -> Partial:
     """What is finished and still has its hash stays; all else goes."""
     folder, finished = root / "files", _finished(root, plan)
+    shutil.rmtree(root / SKETCH, ignore_errors=True)
     good = kept(folder, finished) if finished else []
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         if path.name not in good:

@@ -227,3 +227,19 @@ def test_the_command_killed_at_random_moments(tmp_path: Path) -> None:
     subprocess.run([*command, target], cwd=ROOT, check=True)
     assert contents(target) == contents(tmp_path / "undisturbed")
     assert {path.name for path in tmp_path.iterdir()} == {"source", "undisturbed", "grown"}
+
+
+def test_the_command_killed_while_its_result_is_checked(tmp_path: Path, source: Path) -> None:
+    """What the check had laid out is not in the way of the next try."""
+    target = tmp_path / "grown"
+    words = ["grow", str(source), "growth=[{kind: depth}]", "--to", str(target)]
+    command = [sys.executable, "-m", "orchestrator.cli", *words]
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
+        while process.poll() is None and not partial.place(target).joinpath("sketch").exists():
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert partial.place(target).joinpath("sketch").exists()
+    subprocess.run(command, cwd=ROOT, check=True)
+    verify(target)
+    assert list(tmp_path.iterdir()) == [target]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from orchestrator import models
+from orchestrator import fused, models
 from orchestrator.memory import MICRO_BATCH_TOKENS
 from sweeps.errors import GrowpointError
 
@@ -17,7 +17,8 @@ class Computing:
     """On which device and by how many threads of it, so many tokens at once, and what is kept.
 
     With `activation_checkpointing` the backward pass makes what is inside a layer once more. With
-    `compile` PyTorch's compiler makes kernels of each layer.
+    `compile` PyTorch's compiler makes kernels of each layer, with `liger` Liger's kernel makes the
+    loss of the head where it has many logits.
     """
 
     device: str = "cpu"
@@ -25,6 +26,7 @@ class Computing:
     micro_batch_tokens: int = MICRO_BATCH_TOKENS
     activation_checkpointing: bool = False
     compile: bool = False
+    liger: bool = False
 
 
 PLAIN = Computing()
@@ -33,8 +35,10 @@ PLAIN = Computing()
 def prepare(model: PreTrainedModel, how: Computing) -> None:
     """Have a network compute as asked; weights and their names stay as they are.
 
-    Raises GrowpointError for an architecture that does not offer it.
+    Raises GrowpointError for an architecture, or a machine, that does not offer it.
     """
+    if how.liger:
+        fused.require(how.device)
     if how.activation_checkpointing and how.compile:
         # PyTorch 2.13 gives up on a layer that does both, and runs it uncompiled without a word.
         raise GrowpointError(

@@ -11,6 +11,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from orchestrator import fused
+
 # Logits of so many numbers at once, 256 MB in fp32; with gradients about three times that.
 LOGITS = 1 << 26
 # The head is taken to be all that makes logits if it reproduces them to so much of the largest.
@@ -30,11 +32,14 @@ class HeadLoss:
     Few logits are computed at once, as transformers has them. Many are made in pieces from the last
     hidden states, and once more in the backward pass: a vocabulary of 50k takes 200 kB a token in
     fp32, thrice with its gradients, which is most of the memory of a small network. The second
-    making costs a third of the head's FLOPs.
+    making costs a third of the head's FLOPs; `liger` does without.
     """
 
-    def __init__(self, model: PreTrainedModel, logits: int | None = None) -> None:
-        self._model, self._logits = model, logits or LOGITS
+    def __init__(
+        self, model: PreTrainedModel, logits: int | None = None, liger: bool = False
+    ) -> None:
+        self._model, self._logits, self._liger = model, logits or LOGITS, liger
+        self.kernel = "whole"
         taken = inspect.signature(model.forward).parameters
         self._more = {"output_router_logits": True} if "output_router_logits" in taken else {}
         # A network that is its own base shows no states before the head.
@@ -42,10 +47,15 @@ class HeadLoss:
         self._plain: bool | None = None if can else False
 
     def prepare(self, tokens: int) -> None:
-        """Find out what passes of so many tokens need; else the first of them does."""
+        """Find out what passes of so many tokens need; else the first of them does.
+
+        From then on `kernel` is a word for it: `whole`, `pieces` or `liger`.
+        """
         if self._is_much(tokens):
             device = next(self._model.parameters()).device
-            self._splits(torch.arange(9, device=device)[None] % int(self._model.config.vocab_size))
+            tried = torch.arange(9, device=device)[None] % int(self._model.config.vocab_size)
+            if self._splits(tried):
+                self.kernel = "pieces" if self._linear() is None else "liger"
             if isinstance(self._model, FSDPModule):
                 # A forward pass alone leaves the outermost weights put together.
                 self._model.reshard()
@@ -58,7 +68,7 @@ class HeadLoss:
         inputs, labels = rows[:, :-1], rows[:, 1:]
         if self._is_much(labels.numel()) and self._splits(rows):
             hidden, came = self._last_hidden(inputs, **more)
-            return Losses(self._pieces(hidden, labels), _router(came))
+            return Losses(self._few_at_once(hidden, labels), _router(came))
         came = self._forward(inputs, **more)
         loss = cross_entropy(came.logits.flatten(0, 1).float(), labels.flatten())
         return Losses(loss, _router(came))
@@ -87,6 +97,17 @@ class HeadLoss:
             close = (made - said).abs().max() <= TOLERANCE * said.abs().max()
             self._plain = bool(close)
         return self._plain
+
+    def _few_at_once(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        head = self._linear()
+        if head is None:
+            return self._pieces(hidden, labels)
+        return fused.mean_loss(head, hidden.flatten(0, 1), labels.flatten())
+
+    def _linear(self) -> nn.Linear | None:
+        """The head, if Liger is asked for and knows it."""
+        head = self._model.get_output_embeddings()
+        return head if self._liger and isinstance(head, nn.Linear) else None
 
     def _pieces(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over [B, T] labels, a piece of tokens at a time."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from orchestrator import notify, provenance, status, text, told, trackers
+from orchestrator import fused, notify, provenance, status, text, told, trackers
 from orchestrator.commands import again, config_text, reading, requested
 from orchestrator.progress import Snapshot, failed, snapshot
 from orchestrator.store import Store, read_json, write_atomic, write_rows
@@ -34,6 +34,7 @@ def launch(arguments: Namespace) -> int:
         return 0
     _same_question(store, made, arguments)
     trackers.require(request.tracker)
+    fused.require_installed(request.cluster)
     missing = [stage for stage in made.stages if not store.done(stage.id)]
     _announce(store, made, request, missing)
     if known := failed(store, (stage.id for stage in missing)):

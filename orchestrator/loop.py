@@ -78,7 +78,7 @@ class Loop:
             self.optimizer.load(start.folder, before + self.steps)
         elif carried:
             self.optimizer.carry(carried)
-        self._head_loss = HeadLoss(self.optimizer.compute)
+        self._head_loss = HeadLoss(self.optimizer.compute, liger=how.liger)
         # Before layers are compiled, and apart from what the router's choices are counted in.
         most = max(batch.tokens for batch in self.recipe.batches.stretches)
         self._head_loss.prepare(min(most, how.micro_batch_tokens))
@@ -111,6 +111,11 @@ class Loop:
     def experts(self) -> str:
         """What computes the experts."""
         return models.experts_kernel(self.optimizer.compute)
+
+    @property
+    def head_loss(self) -> str:
+        """What makes the losses of the head: `whole`, `pieces`, `liger`."""
+        return self._head_loss.kernel
 
     @property
     def speed(self) -> float | None:

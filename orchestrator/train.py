@@ -34,8 +34,9 @@ class Outcome:
 
     `repeated_share` is the share of the phase's tokens that its lineage had read before; `ranks`
     are the processes that trained at last, and `memory_bytes` the most that the first one held.
-    `experts` is the kernel that computed them, on `device` in `precision`; None where nothing had
-    to be trained. `skipped_tokens_at`: after how many tokens a batch was no number, and skipped.
+    `experts` and `head_loss` are the kernels that computed them, on `device` in `precision`; None
+    where nothing had to be trained. `skipped_tokens_at`: after how many tokens a batch was no
+    number, and skipped.
     """
 
     finished: bool
@@ -53,6 +54,7 @@ class Outcome:
     device: str | None
     precision: str | None
     experts: str | None
+    head_loss: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON data, for the record."""
@@ -281,6 +283,7 @@ def _outcome(
         device=_device_name(loop.device) if loop else None,
         precision=loop.recipe.precision if loop else None,
         experts=loop.experts if loop else None,
+        head_loss=loop.head_loss if loop else None,
     )
 
 

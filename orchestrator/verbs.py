@@ -125,6 +125,7 @@ def _phase(
             micro_batch_tokens=work.circumstance.micro_batch_tokens or memory.MICRO_BATCH_TOKENS,
             activation_checkpointing=work.circumstance.activation_checkpointing,
             compile=work.circumstance.compile,
+            liger=work.circumstance.liger,
         ),
         ranks=ranks,
     )

@@ -13,7 +13,10 @@ from sweeps.cluster import Cluster
 MICRO_BATCH_VARIABLE = "GROWPOINT_MICRO_BATCH_TOKENS"
 CHECKPOINTING_VARIABLE = "GROWPOINT_ACTIVATION_CHECKPOINTING"
 COMPILE_VARIABLE = "GROWPOINT_COMPILE"
-VARIABLES = frozenset({MICRO_BATCH_VARIABLE, CHECKPOINTING_VARIABLE, COMPILE_VARIABLE})
+LIGER_VARIABLE = "GROWPOINT_LIGER"
+VARIABLES = frozenset(
+    {MICRO_BATCH_VARIABLE, CHECKPOINTING_VARIABLE, COMPILE_VARIABLE, LIGER_VARIABLE}
+)
 
 
 def exported(cluster: Cluster) -> dict[str, str]:
@@ -22,6 +25,7 @@ def exported(cluster: Cluster) -> dict[str, str]:
         MICRO_BATCH_VARIABLE: cluster.micro_batch_tokens,
         CHECKPOINTING_VARIABLE: cluster.activation_checkpointing,
         COMPILE_VARIABLE: cluster.compile,
+        LIGER_VARIABLE: cluster.liger,
     }
     return {name: str(int(value)) for name, value in said.items() if value}
 
@@ -47,6 +51,7 @@ class Circumstance:
     micro_batch_tokens: int | None = field(default_factory=_micro_batch_tokens)
     activation_checkpointing: bool = field(default_factory=lambda: _is_set(CHECKPOINTING_VARIABLE))
     compile: bool = field(default_factory=lambda: _is_set(COMPILE_VARIABLE))
+    liger: bool = field(default_factory=lambda: _is_set(LIGER_VARIABLE))
     ranks: Ranks = ALONE
 
 

@@ -19,6 +19,7 @@ class Local(Description):
     micro_batch_tokens: PositiveInt | None = None
     activation_checkpointing: bool = False
     compile: bool = False
+    liger: bool = False
 
 
 class TopUp(Description):
@@ -71,6 +72,7 @@ class Slurm(Description):
     micro_batch_tokens: PositiveInt | None = None
     activation_checkpointing: bool = False
     compile: bool = False
+    liger: bool = False
 
     @property
     def ranks(self) -> int:

@@ -1,88 +1,25 @@
 """Several ranks train as one does, save what one would, and stop together."""
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch.distributed import HashStore
 
-from orchestrator import checkpoint, models, phase, ranks, train
-from orchestrator.computing import Computing
+from orchestrator import checkpoint, models, phase, ranks
 from orchestrator.grow import grow
 from orchestrator.moments import Carried, Growth
 from orchestrator.ranks import EndedError, LostError, Ranks
-from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from sweeps.growth import Depth
-from sweeps.recipe import Recipe
-from sweeps.stages import Train
 from tests.integration.compiler import compiles
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import saved, tiny
 from tests.integration.tiny_olmoe import MODEL
-from tests.integration.together import NEVER, Together, after
-
-RECIPE = Recipe(lr=1e-3, warmup_tokens=256, batch_sequences=4, sequence_tokens=16)
-
-
-class Place:
-    """A folder with a corpus and a fresh network, where one process trains, and where two do."""
-
-    def __init__(self, folder: Path, corpus: Corpus, tokens: Path, pair: Together) -> None:
-        self.folder, self.corpus, self.tokens, self.pair = folder, corpus, tokens, pair
-        models.create(MODEL, 0, folder / "init")
-
-    def do(self, batches: int, state: str = "fresh", **changes: Any) -> Train:
-        recipe = RECIPE.model_copy(update=changes)
-        return Train.model_validate(
-            {
-                "tokens": batches * recipe.batch_tokens,
-                "recipe": recipe,
-                "corpus": self.corpus,
-                "optimizer_state": state,
-            }
-        )
-
-    def alone(self, do: Train, name: str, rows: int, **more: Any) -> train.Outcome:
-        """Train in this process, `rows` sequences in a forward and backward pass."""
-        return train.train(
-            do,
-            target=self.folder / name,
-            partial=self.folder / f"{name}.partial",
-            stream_folder=self.tokens,
-            metrics=self.folder / f"{name}.jsonl",
-            log_every_steps=1,
-            how=Computing(micro_batch_tokens=rows * RECIPE.sequence_tokens),
-            **{"source": self.folder / "init", **more},
-        )
-
-    def both(self, do: Train, name: str, rows: int, **more: Any) -> list[dict[str, Any]]:
-        """Train in the two processes; what both say."""
-        more.setdefault("source", self.folder / "init")
-        tokens = rows * RECIPE.sequence_tokens
-        return self.pair.train(do, name, micro_batch_tokens=tokens, **more)
-
-    def require_same(self, one: str, other: str, tolerance: float = 1e-5) -> None:
-        """Weights, moments and the curve agree, and so do the files' names and settings."""
-        for file in ("model.safetensors", "optimizer.safetensors"):
-            first, second = (load_file(self.folder / name / file) for name in (one, other))
-            torch.testing.assert_close(first, second, rtol=tolerance, atol=tolerance)
-        names = [{p.name for p in (self.folder / name).iterdir()} for name in (one, other)]
-        assert names[0] == names[1]
-        configs = [(self.folder / name / "config.json").read_text() for name in (one, other)]
-        assert configs[0] == configs[1]
-        for key in ("step", "tokens", "lr", "loss", "router_loss", "grad_norm"):
-            curves = [[line[key] for line in self.lines(name)] for name in (one, other)]
-            if curves[0] != curves[1]:  # both may be null
-                assert curves[0] == pytest.approx(curves[1], rel=tolerance)
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(s) for s in (self.folder / f"{name}.jsonl").read_text().splitlines()]
+from tests.integration.together import NEVER, RECIPE, Place, Together, after
 
 
 @pytest.fixture(scope="module")

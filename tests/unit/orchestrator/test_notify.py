@@ -109,7 +109,7 @@ def test_a_server_that_hangs_holds_nobody_up_and_the_address_is_not_logged(
     notify.ask(store, "small", Notify(url=hook.url))
     began = time.monotonic()
     notify.stuck(store, "small", "nothing is left")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15  # the server would hang for 30
     for broken in ("http://127.0.0.1:1/secret", "http://[secret", "http://a b/secret"):
         notify.ask(store, "small", Notify(url=broken))
         notify.stuck(store, "small", "nothing is left")

@@ -135,9 +135,8 @@ class _Maker:
             for level, near in evidence.by_level(rows, "extra_flops"):
                 if 1 / _SLACK <= level / extra <= _SLACK:
                     found, _ = self._laws(replace(which, extra_flops=level), near)
-        replicates = len(self.resampling.uniform)
         if found:
-            return Arm(which, rows, ByLaws(tuple(ensemble(found)), replicates))
+            return Arm(which, rows, ByLaws(tuple(ensemble(found))))
         return Arm(which, rows, None, missing)
 
     def _laws(self, which: Which, rows: pd.DataFrame) -> tuple[list[Fit], str]:

@@ -33,7 +33,11 @@ class ByLaws:
     """An equal mix of the laws that the data cannot tell apart."""
 
     laws: tuple[Fit, ...]
-    replicates: int
+
+    @property
+    def replicates(self) -> int:
+        """How many draws there are."""
+        return _sample(self.laws[0]).replicates
 
     @property
     def basis(self) -> str:
@@ -41,7 +45,7 @@ class ByLaws:
         return f"{names}, fitted to {self.laws[0].cells} cells"
 
     def point(self, design: Design) -> FloatArray:
-        return np.asarray(np.mean([_sample(each).point(design) for each in self.laws], axis=0))
+        return np.asarray(np.mean([_sample(each).centre(design) for each in self.laws], axis=0))
 
     def draws(self, design: Design) -> FloatArray:
         return mixed([_sample(each).draws(design) for each in self.laws])

@@ -38,6 +38,11 @@ class Sample:
     # (clusters + splits, parameters): without each cluster, and each split of an extrapolation
     deleted: FloatArray
 
+    @property
+    def replicates(self) -> int:
+        """How many draws there are."""
+        return len(self.others if self.mix is None else self.mix)
+
     def predict(self, inner: FloatArray, design: Design) -> FloatArray:
         """L in the metric's own unit by each row of parameters: (rows, cells)."""
         found = coordinates.predict(self.law, inner, design.per(self.unit))
@@ -46,6 +51,15 @@ class Sample:
     def point(self, design: Design) -> FloatArray:
         """L by the fit itself: (cells,)."""
         return np.asarray(self.predict(self.inner[None], design)[0])
+
+    def centre(self, design: Design) -> FloatArray:
+        """L in the middle of the draws: (cells,).
+
+        A jackknife's draws lie evenly about the fit. Replicates need not: their median is inside
+        any interval of them, where the fit may be outside and their mean be that of a few that
+        went astray.
+        """
+        return np.median(self.draws(design), axis=0) if self.mix is None else self.point(design)
 
     def draws(self, design: Design) -> FloatArray:
         """L by each draw: (draws, cells)."""

@@ -28,7 +28,7 @@ from analysis.forecast import Arm
 from analysis.forecasts import ByLaws
 from analysis.laws import LAWS, Law, Unit
 from analysis.metrics import METRICS
-from analysis.resample import BOOTSTRAP, REPLICATES, Resampling
+from analysis.resample import BOOTSTRAP, Resampling
 from analysis.sample import Which
 from orchestrator.store import write_atomic
 
@@ -130,7 +130,7 @@ def ways(frame: pd.DataFrame) -> tuple[dict[str, ByLaws], list[Fit]]:
     pairs = fit(apart, type(best.law), ACCURACY, WHICH, Resampling.of(apart))
     alone = next(each for each in made if each.law.name == DEFAULT)
     found = zip(WAYS, (mix, [best], [pairs], [alone]), strict=True)
-    return {way: ByLaws(tuple(laws), REPLICATES) for way, laws in found}, every
+    return {way: ByLaws(tuple(laws)) for way, laws in found}, every
 
 
 def simulate(what: Simulated) -> list[Interval]:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from analysis import evidence, style
 from analysis.evidence import Noise
+from analysis.figures.band import band
 from analysis.figures.subject import Drawn, NothingToDrawError, panel_name
 from analysis.fit import GROWTH_POINTS
 from analysis.forecast import Arm, ByLaws
@@ -16,7 +17,6 @@ from orchestrator import text
 
 _SHARES = np.linspace(0, 0.99, 100)
 _REACH = 2.0  # times the measured range up to which a line is drawn, dashed
-_ENDS = [0.05, 0.95]
 _FLAGS = {"extrapolated": False, "best": False, "near_best": False}
 _PLACE = ["variant", "growth", "total_flops", "kind", "share", "sunk_flops", "extra_flops"]
 _COLUMNS = [*_PLACE, "seed", "value", "low", "high", *_FLAGS]
@@ -116,26 +116,21 @@ def _line(arm: Arm, total: float, metric: Metric, noise: Noise) -> pd.DataFrame:
     made = _expected(arm, shares * total, (1 - shares) * total, metric)
     falling = metric.falling(made["value"].to_numpy(float) / metric.shown)
     searched = beyond <= 1.05 if (beyond <= 1.05).sum() >= 3 else np.ones(len(beyond), bool)
-    least = float(falling[searched].min())
+    star = int(np.argmin(np.where(searched, falling, np.inf)))
     slack = noise.value if math.isfinite(noise.value) else 0.0
     return made.assign(
         kind="line",
         share=100 * shares,
         extrapolated=beyond > 1.05,
-        best=searched & (falling == least),
-        near_best=searched & (falling <= least + slack),
+        best=np.arange(len(falling)) == star,
+        near_best=searched & (falling <= falling[star] + slack),
     )
 
 
 def _expected(arm: Arm, sunk: FloatArray, extra: FloatArray, metric: Metric) -> pd.DataFrame:
     assert arm.forecast is not None
     design = arm.design(sunk, extra)
-    value = metric.rising(arm.forecast.point(design))
-    ends = metric.rising(np.quantile(arm.forecast.draws(design), _ENDS, axis=0))
-    low, high = metric.possible(np.sort(ends, axis=0))
-    shown = {"value": value, "low": low, "high": high}
-    columns = {"sunk_flops": sunk, "extra_flops": extra}
-    return pd.DataFrame(columns | {name: each * metric.shown for name, each in shown.items()})
+    return band(arm.forecast, design, metric).assign(sunk_flops=sunk, extra_flops=extra)
 
 
 def _means(arm: Arm, total: float, metric: Metric) -> pd.DataFrame:

@@ -7,9 +7,11 @@ from matplotlib.figure import Figure
 
 from analysis import evidence, style
 from analysis.compare import ensemble
+from analysis.figures.band import band
 from analysis.figures.subject import NothingToDrawError, panel_name
 from analysis.fit import Fit
 from analysis.fits import Fits
+from analysis.forecasts import ByLaws
 from analysis.laws import Design
 from analysis.metrics import Metric
 from analysis.sample import Which
@@ -179,13 +181,8 @@ def _sunk_line(laws: list[Fit], runs: pd.DataFrame, metric: Metric) -> pd.DataFr
         for name in ("source_active_params", "active_params")
     ]
     design = Design(grid, np.full(len(grid), runs["extra_flops"].median()), *sizes)
-    samples = [law.sample for law in laws if law.sample is not None]
-    centre = np.mean([each.point(design) for each in samples], axis=0)
-    draws = np.concatenate([each.draws(design) for each in samples])
-    low, high = np.sort(metric.rising(np.quantile(draws, [0.05, 0.95], axis=0)), axis=0)
-    low, high = metric.possible(low), metric.possible(high)
-    shown = (metric.shown * each for each in (metric.rising(centre), low, high))
-    return _rows("fit", pd.Series(grid), *(pd.Series(each) for each in shown))
+    line = band(ByLaws(tuple(laws)), design, metric)
+    return _rows("fit", pd.Series(grid), line["value"], line["low"], line["high"])
 
 
 def _rows(

@@ -56,7 +56,7 @@ def test_every_run_is_a_dot_and_every_line_has_a_band(
     lines = table[table["kind"] == "fit"]
     assert len(lines)
     assert (lines["low"] < lines["high"]).all()
-    assert (lines["value"].between(lines["low"] - 0.02, lines["high"] + 0.02)).all()
+    assert (lines["value"].between(lines["low"], lines["high"])).all()
     assert len(drawn["accuracy_vs_extra"][1]) == len(frame)
 
 

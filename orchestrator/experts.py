@@ -1,16 +1,18 @@
-"""The experts of a layer on a CPU: tokens sorted by expert, then one product after the other."""
+"""The experts of a layer on a CPU: tokens sorted by expert, then one product after the other.
+
+Plain autograd does the same, and moves every row three times as often: for each gather it fills and
+adds up a zero gradient, it joins the experts' outputs and cuts their gradients, and it stacks those
+of the weights. Each backward pass here writes where its numbers belong, as a gather or a product.
+"""
 
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 NAME = "growpoint"
-# From so many experts on whose down projections are smaller, a loop in Python costs more than it
-# saves: 64 experts of 64 x 192 ran at 0.92 of the speed of grouped_mm with two threads and 0.99
-# with one, 32 of 96 x 192 at 0.97 and 1.01, but 64 of 256 x 512 at 1.03.
-MANY, SMALL = 32, 1 << 15
 
 
 def sorted_experts(
@@ -18,48 +20,102 @@ def sorted_experts(
 ) -> Tensor:
     """Weighted sum of each token's experts. [T, H], [T, k], [T, k] -> [T, H].
 
-    As `grouped_mm`, but with `unbind`, whose backward writes each expert's gradient once. The
-    eager loop of transformers indexes the stacked weights, and so fills a zero gradient of all
+    The eager loop of transformers indexes the stacked weights, and so fills a zero gradient of all
     experts for each expert: quadratic in their number (a third of the step at 64 experts).
     """
-    tokens, k = top_k_index.shape
     experts, order = torch.sort(top_k_index.reshape(-1))
     counts = torch.bincount(experts, minlength=self.num_experts)[: self.num_experts].tolist()
-    rows = hidden_states[order // k]
-    pieces = [
-        _one(self, number, inputs, up, down)
-        for number, (inputs, up, down) in enumerate(
-            zip(
-                rows.split(counts),
-                (self.gate_up_proj if self.has_gate else self.up_proj).unbind(0),
-                self.down_proj.unbind(0),
-                strict=True,
-            )
-        )
-        if counts[number]
-    ]
-    weighted = torch.cat(pieces) * top_k_weights.reshape(-1)[order].unsqueeze(-1)
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
-    return weighted[back].view(tokens, k, -1).sum(dim=1).to(hidden_states.dtype)
-
-
-def suits(model: nn.Module) -> bool:
-    """Whether the loop is at least as quick as `grouped_mm` for the experts of a network."""
-    found = (getattr(module, "down_proj", None) for module in model.modules())
-    stacks = [each for each in found if isinstance(each, Tensor) and each.ndim == 3]
-    return not any(len(each) >= MANY and each[0].numel() < SMALL for each in stacks)
-
-
-def _one(self: Any, number: int, inputs: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """One expert's output for its tokens."""
-    bias = "gate_up_proj_bias" if self.has_gate else "up_proj_bias"
-    hidden = _linear(self, inputs, up, bias, number)
+    k = top_k_index.shape[1]
+    rows = _Spread.apply(hidden_states, order, back, k)
+    hidden = _linear(self, rows, counts, "gate_up_proj" if self.has_gate else "up_proj")
     hidden = self._apply_gate(hidden) if self.has_gate else self.act_fn(hidden)
-    output = _linear(self, hidden, down, "down_proj_bias", number)
-    return self.post_expert_norm(output) if getattr(self, "has_post_expert_norm", False) else output
+    output = _linear(self, hidden, counts, "down_proj")
+    if getattr(self, "has_post_expert_norm", False):
+        output = self.post_expert_norm(output)
+    weighted = output * top_k_weights.reshape(-1)[order].unsqueeze(-1)
+    gathered: Tensor = _Gather.apply(weighted, order, back, k)
+    return gathered.to(hidden_states.dtype)
 
 
-def _linear(self: Any, inputs: Tensor, weight: Tensor, bias: str, number: int) -> Tensor:
-    added = getattr(self, bias)[number] if self.has_bias else None
-    return linear(inputs, weight.t() if self.is_transposed else weight, added)
+def _linear(self: Any, rows: Tensor, counts: list[int], name: str) -> Tensor:
+    weight, bias = getattr(self, name), getattr(self, f"{name}_bias") if self.has_bias else None
+    made: Tensor = _Products.apply(rows, weight if self.is_transposed else weight.mT, bias, counts)
+    return made
+
+
+class _Spread(Function):
+    """[T, H] states to [T k, H] rows, a token's for each of its experts, sorted by expert.
+
+    Row i is that of choice `order[i]`, which `back` undoes; choices count k to a token.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, order: Tensor, back: Tensor, k: int) -> Tensor:
+        ctx.save_for_backward(back)
+        ctx.k = k
+        return states.index_select(0, order // k)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        return _summed(gradient, back, ctx.k), None, None, None
+
+
+class _Gather(Function):
+    """The reverse: [T k, H] sorted rows to [T, H] sums over each token's experts."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor, back: Tensor, k: int) -> Tensor:
+        ctx.save_for_backward(order)
+        ctx.k = k
+        return _summed(rows, back, k)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (order,) = ctx.saved_tensors
+        return gradient.index_select(0, order // ctx.k), None, None, None
+
+
+def _summed(rows: Tensor, back: Tensor, k: int) -> Tensor:
+    return rows.index_select(0, back).view(-1, k, rows.shape[-1]).sum(dim=1)
+
+
+class _Products(Function):
+    """[N, K] rows, the first `counts[0]` of them times the first of [E, K, M] weights, and so on.
+
+    With a row of [E, M] added, if there is a bias.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, counts: list[int]
+    ) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.counts, ctx.has_bias = counts, bias is not None
+        made = rows.new_empty(len(rows), weight.shape[2])
+        parts = zip(made.split(counts), rows.split(counts), weight.unbind(0), strict=True)
+        for number, (out, inputs, matrix) in enumerate(parts):
+            if bias is None:
+                torch.mm(inputs, matrix, out=out)
+            else:
+                torch.addmm(bias[number], inputs, matrix, out=out)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        rows, weight = ctx.saved_tensors
+        of_rows, of_weight = torch.empty_like(rows), torch.empty_like(weight)
+        counts = ctx.counts
+        above = gradient.split(counts)
+        for out, part, matrix in zip(of_rows.split(counts), above, weight.unbind(0), strict=True):
+            torch.mm(part, matrix.t(), out=out)
+        # Of an expert without tokens a product over no rows: zeros.
+        for out, inputs, part in zip(of_weight.unbind(0), rows.split(counts), above, strict=True):
+            torch.mm(inputs.t(), part, out=out)
+        of_bias = torch.stack([part.sum(dim=0) for part in above]) if ctx.has_bias else None
+        return of_rows, of_weight, of_bias, None

@@ -126,14 +126,10 @@ def _cannot(folder: Path, says: str) -> GrowpointError:
 
 
 def choose_experts(model: PreTrainedModel, device: str) -> None:
-    """`grouped_mm` on a GPU, elsewhere our sorted loop unless experts are many and small.
-
-    Some architectures offer no choice.
-    """
+    """`grouped_mm` on a GPU, elsewhere our sorted loop; some architectures offer no choice."""
     if not HAS_REGISTRY:
         return
-    loops = not device.startswith("cuda") and experts.suits(model)
-    name = experts.NAME if loops else "grouped_mm"
+    name = "grouped_mm" if device.startswith("cuda") else experts.NAME
     try:
         model.set_experts_implementation(name)
     except (ValueError, AttributeError) as error:

@@ -64,19 +64,6 @@ def test_the_outcome_says_on_what_it_was_computed(place: Place) -> None:
     assert (again["experts"], again["device"], again["precision"]) == (None, None, None)
 
 
-@pytest.mark.parametrize(
-    ("count", "width", "kernel"),
-    [(32, 16, "grouped_mm"), (31, 16, "sorted"), (32, 2048, "sorted")],
-)
-def test_many_small_experts_are_multiplied_at_once(count: int, width: int, kernel: str) -> None:
-    model = network(MODEL.model_copy(update={"experts": count, "expert_hidden": width}))
-    models.choose_experts(model, "cpu")
-    assert models.experts_kernel(model) == kernel
-    one = HeadLoss(model)(ROWS % 300).loss
-    model.set_experts_implementation("eager")
-    torch.testing.assert_close(HeadLoss(model)(ROWS % 300).loss, one)
-
-
 # --- activation checkpointing --------------------------------------------------------------------
 
 FORGETS = Computing(activation_checkpointing=True)

@@ -61,7 +61,7 @@ CPU = {
     "E16 k2": (model(4, 192, 6, experts=16, top_k=2, expert_hidden=192, vocabulary=2048), FEW),
     "E64 k8": (model(4, 192, 6, experts=64, top_k=8, expert_hidden=64, vocabulary=2048), FEW),
 }
-# Weights, moments and gradients take 20 bytes a parameter: 9 GB and 57 GB.
+# Weights, moments and gradients take 20 bytes a parameter: 11 GB and 58 GB.
 GPU = {
     "150M active": (
         model(12, 768, 12, experts=32, top_k=4, expert_hidden=512, vocabulary=50304),

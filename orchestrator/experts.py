@@ -24,7 +24,7 @@ def sorted_experts(
     experts for each expert: quadratic in their number (a third of the step at 64 experts).
     """
     experts, order = torch.sort(top_k_index.reshape(-1))
-    counts = torch.bincount(experts, minlength=self.num_experts)[: self.num_experts].tolist()
+    counts = torch.bincount(experts, minlength=self.num_experts).tolist()
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
     k = top_k_index.shape[1]

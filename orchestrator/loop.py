@@ -80,8 +80,8 @@ class Loop:
             self.optimizer.carry(carried)
         self._head_loss = HeadLoss(self.optimizer.compute, liger=how.liger)
         # Before layers are compiled, and apart from what the router's choices are counted in.
-        most = max(batch.tokens for batch in self.recipe.batches.stretches)
-        self._head_loss.prepare(min(most, how.micro_batch_tokens))
+        most = max(self._share(batch.sequences).size for batch in self.recipe.batches.stretches)
+        self._head_loss.prepare(most * self.recipe.sequence_tokens)
         self._loads = Loads(self.optimizer.compute)
         computing.prepare(self.optimizer.compute, how)
         self._waiting: list[_Seen] = []
@@ -128,8 +128,7 @@ class Loop:
         batch, length = self.recipe.batches.at(tokens), self.recipe.sequence_tokens
         if tokens in self.position.skipped:
             return self._skip(batch.tokens)
-        most, ranks = self._how.micro_batch_tokens // length, self._ranks
-        mine = share(batch.sequences, most, ranks.rank, ranks.world)
+        mine = self._share(batch.sequences)
         whole = self._stream.batch(tokens + mine.first * length, mine.count)
         rows = torch.from_numpy(cut(whole, batch.row_tokens))
         if self._how.device.startswith("cuda"):
@@ -145,6 +144,11 @@ class Loop:
         self.optimizer.step(lr)
         self.position = replace(self.position, tokens=tokens + batch.tokens)
         return None
+
+    def _share(self, sequences: int) -> Share:
+        """What this rank takes of so many sequences."""
+        most = self._how.micro_batch_tokens // self.recipe.sequence_tokens
+        return share(sequences, most, self._ranks.rank, self._ranks.world)
 
     def _skip(self, tokens: int) -> None:
         """Read over a batch of so many tokens."""

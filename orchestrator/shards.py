@@ -81,7 +81,7 @@ def write_index(folder: Path, files: Sequence[Shard]) -> None:
 
 def sketch(folder: Path, config: str, files: Sequence[Shard]) -> None:
     """A checkpoint without bytes: heads, config, and index, its files sparse behind their heads."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(config)
     write_index(folder, files)
     for shard in files:

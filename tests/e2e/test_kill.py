@@ -11,8 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import Run
 from tests.slurm.matrix import tell
+
+pytestmark = pytest.mark.timeout(900)
 
 # What stops a launch, and the code that it ends with. After SIGKILL its workers save for a while.
 STOPS = {signal.SIGINT: 130, signal.SIGTERM: 130, signal.SIGKILL: -signal.SIGKILL}
@@ -153,7 +157,9 @@ def test_cancel_ends_launches_that_wait_as_well(
     both = [start(words, tmp_path, environment)]
     await_training(tmp_path)
     both.append(start(words, tmp_path, environment))
+    until = time.monotonic() + 90
     while len(list(tmp_path.glob("plans/demo/launches/*.json"))) < 2:
+        assert time.monotonic() < until, "the second launch did not come so far"
         time.sleep(0.02)
     time.sleep(1)
     growpoint("cancel", "demo", cwd=tmp_path)

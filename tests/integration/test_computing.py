@@ -10,13 +10,13 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
-from orchestrator import computing, experts, models
+from orchestrator import computing, experts, head_loss, models
 from orchestrator.computing import Computing
 from orchestrator.head_loss import HeadLoss
 from sweeps.data import Corpus
 from sweeps.errors import GrowpointError
 from tests.integration.compiler import compiles
-from tests.integration.test_train import MODEL, Place
+from tests.integration.test_train import MODEL, RECIPE, Place
 from tests.integration.tiny_corpus import prepared
 from tests.integration.tiny_families import FAMILIES, network, saved, tiny
 
@@ -62,6 +62,35 @@ def test_the_outcome_says_on_what_it_was_computed(place: Place) -> None:
     assert (came["experts"], came["device"], came["precision"]) == ("sorted", "cpu", "bf16")
     again = place.train(place.do(2, precision="bf16"), "run").to_dict()
     assert (again["experts"], again["device"], again["precision"]) == (None, None, None)
+
+
+LENGTH = RECIPE.sequence_tokens
+
+
+@pytest.mark.parametrize(
+    ("micro_batch_tokens", "few", "kernel"),
+    [
+        (LENGTH // 2, LENGTH // 2, "pieces"),  # a pass is never less than a sequence
+        (LENGTH // 2, LENGTH, "whole"),
+        (2 * LENGTH - 1, LENGTH, "whole"),  # nor part of one
+        (2 * LENGTH, LENGTH, "pieces"),
+    ],
+)
+def test_the_record_says_how_the_losses_of_the_head_were_made(
+    micro_batch_tokens: int, few: int, kernel: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head_loss, "LOGITS", few * MODEL.vocabulary)
+    made: list[int] = []
+    pieces = HeadLoss._pieces
+
+    def watched(loss: HeadLoss, hidden: Tensor, labels: Tensor) -> Tensor:
+        made.append(labels.numel())
+        return pieces(loss, hidden, labels)
+
+    monkeypatch.setattr(HeadLoss, "_pieces", watched)
+    how = Computing(micro_batch_tokens=micro_batch_tokens)
+    assert place.train(place.do(1), "run", how=how).head_loss == kernel
+    assert bool(made) == (kernel == "pieces")
 
 
 # --- activation checkpointing --------------------------------------------------------------------

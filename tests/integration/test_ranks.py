@@ -101,6 +101,14 @@ def test_pieces_of_the_head_and_what_is_made_again(family: str, tied: bool, plac
     place.require_same(f"{name}-again", f"{name}-one")
 
 
+def test_what_a_rank_takes_decides_on_pieces(place: Place) -> None:
+    """Four rows of 16 would be much at once; two for each rank are not."""
+    came = place.both(place.do(1), "shares", rows=4, logits=40 * 300)
+    assert [said["head_loss"] for said in came] == ["whole", "whole"]
+    came = place.both(place.do(1), "parts", rows=4, logits=20 * 300)
+    assert [said["head_loss"] for said in came] == ["pieces", "pieces"]
+
+
 @compiles
 def test_compiled_layers_on_several_ranks(place: Place) -> None:
     source = place.folder / "one layer"

@@ -14,7 +14,7 @@ from analysis.laws import AccuracyLink, Design, Law, linked, sunk_worth
 from analysis.metrics import FloatArray, Metric
 from analysis.problem import GROWTH_POINTS, SIZES, Problem, Search, axes, design
 from analysis.resample import Resampling, cluster
-from analysis.sample import LEVEL, Sample, Which, in_flops
+from analysis.sample import ENDS, Sample, Which, in_flops
 from analysis.solve import huber
 from sweeps.errors import GrowpointError
 
@@ -166,7 +166,7 @@ def _fitted(problem: Problem, metric: Metric, which: Which, resampling: Resampli
     errors = problem.held_out(sample.deleted)
     residuals = problem.cells.falling - problem.model(found.inner[None])[0]
     trend, trend_se = _trend(frame, residuals[problem.own] * problem.unit.falling)
-    low, high = np.quantile(sample.parameters(), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(sample.parameters(), ENDS, axis=0)
     middle = _middle(frame)
     worth, worth_interval = _worth(law, sample, middle)
     at_bounds = _at_bounds(problem, found.inner)
@@ -260,8 +260,7 @@ def _worth(law: type[Law], sample: Sample, middle: Design) -> tuple[float, tuple
         return math.nan, (math.nan, math.nan)
     draws = sunk_worth(sample.draws, middle)[:, 0]
     finite = draws[np.isfinite(draws)]
-    ends = (1 - LEVEL) / 2, (1 + LEVEL) / 2
-    low, high = np.quantile(finite, ends) if len(finite) else (math.nan, math.nan)
+    low, high = np.quantile(finite, ENDS) if len(finite) else (math.nan, math.nan)
     return float(sunk_worth(sample.point, middle)[0]), (float(low), float(high))
 
 

@@ -9,6 +9,7 @@ from analysis.laws import Design, Law, Unit
 from analysis.metrics import FloatArray
 
 LEVEL = 0.90  # of every interval
+ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)  # the quantiles that it lies between
 
 
 @dataclass(frozen=True, order=True)

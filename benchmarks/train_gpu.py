@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.train_ways import COMPILED, Row, Way, outside, row, wait
+from benchmarks.train_ways import COMPILED, Row, Way, outside, row
 from orchestrator import models
 from sweeps import cost
 from sweeps.model import Model, parameters
@@ -121,7 +121,6 @@ def _where_time_goes(mine: Row, step_seconds: float) -> tuple[dict[str, float], 
     activity = ProfilerActivity.CUDA if is_gpu else ProfilerActivity.CPU
     with profile(activities=[activity]) as watched:
         mine.step()
-        wait(mine.device)
     seconds: dict[str, float] = {}
     for event in watched.key_averages():
         took = event.self_device_time_total if is_gpu else event.self_cpu_time_total

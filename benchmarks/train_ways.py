@@ -77,8 +77,6 @@ GPU = {
 class Random:
     """A stream of random tokens; the same for all ways."""
 
-    end_of_document: int | None = None
-
     def __init__(self, vocabulary: int, tokens: int) -> None:
         self._vocabulary, self._tokens = vocabulary, tokens
 

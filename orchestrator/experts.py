@@ -28,14 +28,15 @@ def sorted_experts(
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
     k = top_k_index.shape[1]
-    rows = _Spread.apply(hidden_states, order, back, k)
+    owners = order // k
+    rows = _Spread.apply(hidden_states, owners, back, k)
     hidden = _linear(self, rows, counts, "gate_up_proj" if self.has_gate else "up_proj")
     hidden = self._apply_gate(hidden) if self.has_gate else self.act_fn(hidden)
     output = _linear(self, hidden, counts, "down_proj")
     if getattr(self, "has_post_expert_norm", False):
         output = self.post_expert_norm(output)
     weighted = output * top_k_weights.reshape(-1)[order].unsqueeze(-1)
-    gathered: Tensor = _Gather.apply(weighted, order, back, k)
+    gathered: Tensor = _Gather.apply(weighted, owners, back, k)
     return gathered.to(hidden_states.dtype)
 
 
@@ -48,14 +49,14 @@ def _linear(self: Any, rows: Tensor, counts: list[int], name: str) -> Tensor:
 class _Spread(Function):
     """[T, H] states to [T k, H] rows, a token's for each of its experts, sorted by expert.
 
-    Row i is that of choice `order[i]`, which `back` undoes; choices count k to a token.
+    Row i is that of token `owners[i]`; the rows of token t are `back[t k]` to `back[t k + k - 1]`.
     """
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, order: Tensor, back: Tensor, k: int) -> Tensor:
+    def forward(ctx: Any, states: Tensor, owners: Tensor, back: Tensor, k: int) -> Tensor:
         ctx.save_for_backward(back)
         ctx.k = k
-        return states.index_select(0, order // k)
+        return states.index_select(0, owners)
 
     @staticmethod
     @once_differentiable
@@ -68,16 +69,15 @@ class _Gather(Function):
     """The reverse: [T k, H] sorted rows to [T, H] sums over each token's experts."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, order: Tensor, back: Tensor, k: int) -> Tensor:
-        ctx.save_for_backward(order)
-        ctx.k = k
+    def forward(ctx: Any, rows: Tensor, owners: Tensor, back: Tensor, k: int) -> Tensor:
+        ctx.save_for_backward(owners)
         return _summed(rows, back, k)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (order,) = ctx.saved_tensors
-        return gradient.index_select(0, order // ctx.k), None, None, None
+        (owners,) = ctx.saved_tensors
+        return gradient.index_select(0, owners), None, None, None
 
 
 def _summed(rows: Tensor, back: Tensor, k: int) -> Tensor:

@@ -1,10 +1,9 @@
 """Liger's fused kernel for the loss of the head, where it is asked for: growpoint[liger]."""
 
-import importlib.util
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from orchestrator import extras
 from sweeps.cluster import Cluster, Local
 from sweeps.errors import GrowpointError
 
@@ -36,12 +35,7 @@ def require(device: str) -> None:
 
 
 def _require_package() -> None:
-    if importlib.util.find_spec(PACKAGE) is None:
-        raise GrowpointError(
-            "cluster.liger=true needs a package that is not installed",
-            [("package", PACKAGE)],
-            "pip install 'growpoint[liger]'",
-        )
+    extras.require("liger", PACKAGE, "cluster.liger=true")
 
 
 def mean_loss(head: "nn.Linear", states: "Tensor", labels: "Tensor") -> "Tensor":
@@ -52,7 +46,7 @@ def mean_loss(head: "nn.Linear", states: "Tensor", labels: "Tensor") -> "Tensor"
     import torch
     from liger_kernel.transformers import functional
 
-    kernel: Callable[..., Any] = functional.liger_fused_linear_cross_entropy
-    found = kernel(states, head.weight, labels, bias=head.bias, accum_dtype=torch.float32)
-    made: Tensor = found
+    made: Tensor = functional.liger_fused_linear_cross_entropy(
+        states, head.weight, labels, bias=head.bias, accum_dtype=torch.float32
+    )
     return made

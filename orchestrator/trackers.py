@@ -3,7 +3,6 @@
 metrics.jsonl is the truth. A tracker that fails is reported once and left alone: training goes on.
 """
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from typing import Any, Protocol
 
 from pydantic import TypeAdapter
 
+from orchestrator import extras
 from orchestrator.store import read_json, write_json
-from sweeps.errors import GrowpointError
 from sweeps.stages import Stage
 from sweeps.tracker import Nowhere, TensorBoard, Tracker, Wandb
 
@@ -39,13 +38,8 @@ class Curve(Protocol):
 
 def require(tracker: Tracker) -> None:
     """Raise GrowpointError if the tracker's package is not installed."""
-    needed = NEEDS.get(tracker.kind)
-    if needed and importlib.util.find_spec(needed) is None:
-        raise GrowpointError(
-            f"tracker={tracker.kind} needs a package that is not installed",
-            [("package", needed)],
-            f"pip install 'growpoint[{tracker.kind}]'",
-        )
+    if needed := NEEDS.get(tracker.kind):
+        extras.require(tracker.kind, needed, f"tracker={tracker.kind}")
 
 
 def remember(folder: Path, tracker: Tracker) -> None:

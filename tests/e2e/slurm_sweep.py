@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from orchestrator import ledger
+from orchestrator.ledger import Batch
+from orchestrator.store import Store
 from tests.e2e.conftest import Run
 from tests.e2e.test_kill import scores, weights
 from tests.slurm.cluster import Cluster
@@ -145,6 +148,10 @@ class Sweep:
         """Whole lines of the ledger."""
         path = self.store / "plans" / self.name / "ledger.jsonl"
         return path.read_text().split("\n")[:-1] if path.exists() else []
+
+    def batches(self) -> list[Batch]:
+        """What the launches meant to submit, and SLURM's ids of it."""
+        return list(ledger.read(Store(self.store), self.name).batches.values())
 
     def queue(self, *more: str) -> list[str]:
         """SLURM's ids of what is in its queue."""

@@ -1,10 +1,10 @@
 """A sweep on a real SLURM: launched in pieces, by two at once, and within narrow limits."""
 
-import json
 import re
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -41,14 +41,9 @@ def killed_at_line(sweep: Sweep, environment: dict[str, str], lines: int) -> Non
 
 def queued_jobs(sweep: Sweep) -> list[str]:
     """The jobs of the plan that SLURM will run or runs, by what the ledger knows of its ids."""
-    lines = [json.loads(line) for line in sweep.ledger()]
-    meant = {line["intent"]: line["jobs"] for line in lines if "intent" in line}
-    known = {
-        slurm_id: job
-        for line in lines
-        if "acknowledged" in line
-        for job, slurm_id in zip(meant[line["acknowledged"]], line["slurm_ids"], strict=True)
-    }
+    batches = [one for one in sweep.batches() if one.slurm_ids]
+    pairs = (zip(one.slurm_ids, one.jobs, strict=True) for one in batches)
+    known = dict(chain.from_iterable(pairs))
     return [known[slurm_id] for slurm_id in sweep.queue("-t", "PENDING,RUNNING")]
 
 

@@ -1,6 +1,7 @@
 """Liger's kernel makes the losses and gradients that pieces make: by Triton's interpreter."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,20 +21,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Two processes that interpret what a GPU would be given."""
     folder = tmp_path_factory.mktemp("fused")
     corpus, tokens = prepared(folder / "corpus")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("TRITON_INTERPRET", "1")
-        pair = Together(folder, tokens)
-    with pair:
+    with _interpreting(folder, tokens, 2) as pair:
         yield Place(folder, corpus, tokens, pair)
 
 
 @pytest.fixture(scope="module")
 def single(place: Place) -> Iterator[Together]:
+    with _interpreting(place.folder, place.tokens, 1) as one:
+        yield one
+
+
+def _interpreting(folder: Path, tokens: Path, world: int) -> Together:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("TRITON_INTERPRET", "1")
-        one = Together(place.folder, place.tokens, world=1)
-    with one:
-        yield one
+        return Together(folder, tokens, world)
 
 
 # deepseek_v3 has no router's loss; gpt_oss has biases, and experts of another layout.

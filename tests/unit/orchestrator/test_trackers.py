@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import trackers
+from orchestrator import extras, trackers
 from sweeps.errors import GrowpointError
 from sweeps.tracker import Nowhere, TensorBoard, Wandb
 
@@ -96,7 +96,7 @@ def test_what_is_remembered_is_what_was_asked(
 
 
 def test_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(GrowpointError, match="not installed") as said:
         trackers.require(Wandb())
     assert said.value.help == "pip install 'growpoint[wandb]'"
